@@ -1,0 +1,183 @@
+"""Artefacts on disk: atomic writes, checksums and the manifest that says what an artefact was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sensekd.errors import InputError
+from sensekd.provenance import versions
+
+MANIFEST: Final = "manifest.json"
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON bytes that are equal for equal values: sorted keys, no white space, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str).encode()
+
+
+def fingerprint(value: object) -> str:
+    """Sixteen hexadecimal digits of SHA-256 over the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; it replaces `path` whole when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    previous = temporary.with_name(temporary.name + ".previous")
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        for file in temporary.rglob("*"):
+            _sync(file)
+        if path.exists():
+            path.rename(previous)
+        temporary.rename(path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if previous.exists():
+            if not path.exists():
+                previous.rename(path)
+            shutil.rmtree(previous, ignore_errors=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON with sorted keys, atomically."""
+    with atomic_file(path) as temporary:
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False, default=str)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artefact is and what it was made from.
+
+    Attributes:
+        kind: `lexicon`, `relations`, `sample`, `senses`, `tokens`, …
+        format: version of the layout on disk; another number is refused.
+        made_from: identities of the inputs (teacher, tokenizer, lexicon, corpus), compared on loading.
+        config: the settings that shaped it, seeds included.
+        facts: what a reader may want to know without opening it (counts, σ², coverage).
+        files: name -> {"sha256", "bytes"}.
+        versions: libraries, device and thread count of the build; informative, never compared.
+    """
+
+    kind: str
+    format: int
+    made_from: Mapping[str, Any]
+    config: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Identity of the content: two artefacts with the same id hold the same bytes."""
+        digests = {name: entry["sha256"] for name, entry in self.files.items()}
+        return fingerprint([self.kind, self.format, self.made_from, self.config, digests])
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Checksum every file of `folder`, write `manifest.json` last, and return the manifest as written."""
+    files = {
+        str(file.relative_to(folder)): {"sha256": file_digest(file), "bytes": file.stat().st_size}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
+    complete = Manifest(
+        manifest.kind, manifest.format, manifest.made_from, manifest.config, manifest.facts, files, versions()
+    )
+    write_json(folder / MANIFEST, {**complete.__dict__, "id": complete.id})
+    return complete
+
+
+def read_manifest(folder: Path, kind: str, format: int, *, verify: bool = False) -> Manifest:
+    """Read and check the manifest of an artefact.
+
+    Args:
+        folder: the artefact.
+        kind: what the caller expects it to be.
+        format: the layout version that this code reads.
+        verify: compare every file's SHA-256, not only its size.
+
+    Raises:
+        InputError: missing, unreadable, of another kind or format, or with files cut short or changed.
+    """
+    path = folder / MANIFEST
+    rebuild = f"build it again, or give the folder of another {kind} artefact"
+    if not path.is_file():
+        raise InputError(f"no {kind} artefact at {folder}", f"a folder with {MANIFEST}", rebuild)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(**{name: raw[name] for name in Manifest.__dataclass_fields__})
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read: {error}", "the manifest as it was written", rebuild) from error
+    if (manifest.kind, manifest.format) != (kind, format):
+        found = f"{folder} holds {manifest.kind!r} in format {manifest.format}"
+        raise InputError(found, f"{kind!r} in format {format}", rebuild)
+    for name, entry in manifest.files.items():
+        file = folder / name
+        size = file.stat().st_size if file.is_file() else None
+        if size != entry["bytes"]:
+            raise InputError(f"{file} has {size} bytes", f"{entry['bytes']} as its manifest says", rebuild)
+        if verify and file_digest(file) != entry["sha256"]:
+            raise InputError(f"{file} does not match its checksum", "the bytes that were written", rebuild)
+    return manifest
+
+
+def check_made_from(manifest: Manifest, expected: Mapping[str, Any], *, command: str) -> None:
+    """Refuse an artefact that was made from anything else than `expected`, naming both sides.
+
+    Raises:
+        InputError: a key of `expected` differs in the manifest.
+    """
+    for key, wanted in expected.items():
+        found = manifest.made_from.get(key)
+        if found != wanted:
+            raise InputError(
+                f"this {manifest.kind} artefact was made from {key} {found}",
+                f"{key} {wanted}",
+                f"rebuild it: {command}",
+            )

@@ -1,0 +1,326 @@
+"""The recipe: one YAML tree that says everything about a run. Unknown keys are errors; all errors show at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sensekd.artefacts import fingerprint
+from sensekd.errors import InputError
+
+_VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+
+
+class TeacherConfig(_Section):
+    """The model that is made smaller."""
+
+    model: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    trust_remote_code: bool = False
+
+
+class CorpusConfig(_Section):
+    """Documents: a text file (split at `separator`), JSONL or Parquet files, or a dataset of the hub."""
+
+    path: str
+    format: Literal["text", "jsonl", "parquet", "hub"] = "jsonl"
+    field: str = "text"
+    separator: str | None = None
+    split: str = "train"
+    skip_documents: Annotated[int, Field(ge=0)] = 0
+    max_documents: Positive | None = None
+    max_tokens: Positive | None = None
+
+
+class LexiconSource(_Section):
+    """One source of relations."""
+
+    kind: Literal["pairs", "wordnet"]
+    path: str | None = None
+    relation: Literal["synonym", "antonym"] | None = None
+    delimiter: str = "\t"
+    lexicon: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> LexiconSource:
+        if self.kind == "pairs" and (self.path is None or self.relation is None):
+            raise ValueError("kind: pairs needs `path` and `relation`")
+        if self.kind == "wordnet" and (self.path is None) == (self.lexicon is None):
+            raise ValueError("kind: wordnet needs either `path` (a WN-LMF file) or `lexicon` (one installed in wn)")
+        return self
+
+
+class LexiconConfig(_Section):
+    """Synonyms and antonyms."""
+
+    sources: tuple[LexiconSource, ...] = ()
+    language: str = "en"
+    drop_tags: tuple[str, ...] = ("archaic", "obsolete", "misspelling")
+
+
+class LinkingConfig(_Section):
+    """Words to tokens: neighbours of up to `max_pieces` (m); refuse below `floor` of the heads linked."""
+
+    max_pieces: Positive = 3
+    floor: Fraction = 0.0
+
+
+class SensesConfig(_Section):
+    """The sense dictionary: what is sampled and how it is clustered (K, minimum support, restarts)."""
+
+    assignment: Literal["predicted", "next", "agree"] = "predicted"
+    samples_per_token: Positive = 200
+    k: Positive = 10
+    minimum_support: Positive = 2
+    restarts: Positive = 1
+    iterations: Positive = 50
+    window: Positive = 256
+    batch_size: Positive = 16
+    units: Literal["sigma", "raw"] = "sigma"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    seed: int = 0
+
+
+class StudentConfig(_Section):
+    """Depth cut: N layers, the top M of them trainable; anything else that matches `train` is trained too."""
+
+    layers: Positive
+    selection: Literal["first", "spaced"] = "first"
+    train_top: Annotated[int, Field(ge=0)] = 2
+    train: tuple[str, ...] = ()
+    shared_trunk: Literal["auto", "off"] = "auto"
+
+
+class PositionsConfig(_Section):
+    """The published sub-sampling of supervised positions, per sequence."""
+
+    fraction: Fraction = 0.4
+    minimum: Annotated[int, Field(ge=0)] = 25
+
+
+class LossConfig(_Section):
+    """L = L_CE + α τ² L_KL + λ L_sense + μ L_hid, and what the senses are pulled to and pushed from."""
+
+    alpha: NonNegative = 0.7
+    tau: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    lam: NonNegative = Field(1.0, alias="lambda")
+    mu: NonNegative = 0.0
+    beta_positive: NonNegative = 1.0
+    beta_negative: NonNegative = 1.0
+    kappa: Positive = 5
+    push: Literal["absolute", "relative"] = "absolute"
+    margin: float | None = None
+    synonyms: bool = True
+    antonyms: bool = True
+    positions: Literal["all"] | PositionsConfig = "all"
+
+    @property
+    def effective_margin(self) -> float:
+        """0.8 for the absolute and 0 for the relative push, unless the recipe names one (units of σ²)."""
+        if self.margin is not None:
+            return self.margin
+        return 0.8 if self.push == "absolute" else 0.0
+
+
+class TrainingConfig(_Section):
+    """Budget and optimiser. `trainer` holds further fields of `transformers.TrainingArguments`."""
+
+    steps: Positive
+    batch_size: Positive = 8
+    accumulation: Positive = 1
+    sequence_length: Positive = 128
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    scheduler: str = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: NonNegative = 1e-3
+    max_grad_norm: NonNegative = 1.0
+    log_every: Positive = 10
+    save_every: Positive | None = None
+    threads: Positive = 1
+    trainer: dict[str, Any] = Field(default_factory=dict)
+
+
+class EvaluationConfig(_Section):
+    """Held-out text for the intrinsic suite, multiple-choice sets (name -> JSONL), gold senses (JSONL)."""
+
+    corpus: CorpusConfig
+    questions: dict[str, str] = Field(default_factory=dict)
+    gold_senses: str | None = None
+    batch_size: Positive = 32
+    sequence_length: Positive = 128
+
+
+ARMS: Final[dict[str, dict[str, Any]]] = {
+    "pruned": {"training.steps": 0},
+    "ce": {"loss.alpha": 0.0, "loss.lambda": 0.0},
+    "kd": {"loss.lambda": 0.0},
+    "kd+hidden": {"loss.lambda": 0.0, "loss.mu": 1.0},
+    "dskd-own": {"loss.synonyms": False, "loss.antonyms": False},
+    "dskd": {},
+}
+
+
+class CompareConfig(_Section):
+    """Arms at the same budget. `arms` names built-in ones; `custom` adds arms as overrides of loss keys."""
+
+    arms: tuple[str, ...] = tuple(ARMS)
+    custom: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    workers: Positive = 1
+    baseline: str = "kd"
+
+    @model_validator(mode="after")
+    def _known_arms(self) -> CompareConfig:
+        unknown = [arm for arm in self.arms if arm not in ARMS]
+        if unknown:
+            raise ValueError(f"unknown arms {unknown}; built in: {list(ARMS)}; others go under `custom`")
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            raise ValueError("`seeds` must be a non-empty list of different numbers")
+        if self.baseline not in {*self.arms, *self.custom}:
+            raise ValueError(f"the baseline {self.baseline!r} is not among the arms")
+        for name, overrides in self.custom.items():
+            foreign = [key for key in overrides if not key.startswith("loss.")]
+            if foreign or name in {*ARMS, "teacher"}:
+                raise ValueError(
+                    f"custom arm {name!r}: a new name and only `loss.*` keys are possible, found {foreign}"
+                )
+        return self
+
+
+class Recipe(_Section):
+    """Everything about a run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
+    output: str
+    seed: int = 0
+    device: str = "auto"
+    teacher: TeacherConfig
+    corpus: CorpusConfig
+    lexicon: LexiconConfig = LexiconConfig()
+    linking: LinkingConfig = LinkingConfig()
+    senses: SensesConfig = SensesConfig()
+    student: StudentConfig
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    compare: CompareConfig = CompareConfig()
+
+    def fingerprint(self) -> str:
+        """Identity of the effective configuration."""
+        return fingerprint(self.model_dump(mode="json", by_alias=True))
+
+
+def _expand(value: Any, errors: list[str], where: str) -> Any:
+    if isinstance(value, str):
+
+        def replace(match: re.Match[str]) -> str:
+            name = match.group(1)
+            if name != "SENSEKD_DATA":
+                errors.append(f"{where}: ${{{name}}} is not known; only ${{SENSEKD_DATA}} is")
+            elif not os.environ.get(name):
+                errors.append(f"{where}: ${{SENSEKD_DATA}} is not set; export it to the folder that holds your data")
+            return os.environ.get(name, "")
+
+        return _VARIABLE.sub(replace, value)
+    if isinstance(value, dict):
+        return {key: _expand(item, errors, f"{where}.{key}" if where else str(key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, errors, f"{where}[{index}]") for index, item in enumerate(value)]
+    return value
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise InputError(f"--set {key}: {parent!r} is not a section", "a key such as loss.lambda", None)
+        tree = child
+    tree[last] = value
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split `a.b=value`; the value is read as YAML.
+
+    Raises:
+        InputError: no `=`, or a value that is not YAML.
+    """
+    key, separator, raw = text.partition("=")
+    if not separator or not key:
+        raise InputError(f"--set {text!r}", "key=value, for example --set loss.lambda=0.5")
+    try:
+        return key.strip(), yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {key}: {raw!r} is not YAML", "a YAML value such as 0.5, true or [1, 2]") from error
+
+
+def recipe_from_tree(tree: Any, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Validate a tree of plain values.
+
+    Raises:
+        InputError: with every error of the tree, one a line.
+    """
+    if not isinstance(tree, dict):
+        raise InputError(f"{name} holds {type(tree).__name__}", "a mapping of sections", "see recipes/ for examples")
+    for override in overrides:
+        _set(tree, *parse_override(override))
+    errors: list[str] = []
+    tree = _expand(tree, errors, "")
+    recipe: Recipe | None = None
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        for item in error.errors():
+            where = ".".join(str(part) for part in item["loc"]) or "(top)"
+            what = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+            errors.append(f"{where}: {what}")
+    if errors or recipe is None:
+        count = f"{len(errors)} error{'s' if len(errors) > 1 else ''}"
+        listed = "\n".join(f"  - {line}" for line in errors)
+        raise InputError(
+            f"{name}: {count} in the recipe\n{listed}",
+            "a recipe without these",
+            "correct them and start again",
+        )
+    return recipe
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe; `overrides` are `a.b=value` texts that win over the file.
+
+    Raises:
+        InputError: no such file, not YAML, or any error of the tree (all of them at once).
+    """
+    if not path.is_file():
+        raise InputError(f"no recipe at {path}", "a YAML file", "see recipes/ for examples")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {error}", "a YAML mapping") from error
+    return recipe_from_tree(tree, str(path), overrides)
+
+
+def arm_recipe(recipe: Recipe, arm: str, seed: int) -> tuple[Recipe, int]:
+    """The recipe of one arm with the run's seed, and its number of training steps (0 for `pruned`)."""
+    overrides = dict(ARMS.get(arm) or recipe.compare.custom.get(arm, {}))
+    steps = int(overrides.pop("training.steps", recipe.training.steps))
+    tree = recipe.model_dump(mode="json", by_alias=True)
+    for key, value in overrides.items():
+        _set(tree, key, value)
+    tree["seed"] = seed
+    return Recipe.model_validate(tree), steps

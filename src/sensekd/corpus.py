@@ -1,0 +1,196 @@
+"""Documents and their tokens. Tokens are written once and memory-mapped ever after, so that any position can be
+found again, and so that resuming a training is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import xxhash
+
+from sensekd.artefacts import Manifest, atomic_directory, read_manifest, write_manifest
+from sensekd.config import CorpusConfig
+from sensekd.errors import InputError
+from sensekd.provenance import tokenizer_fingerprint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT: Final = 1
+_BATCH: Final = 1024
+_CHUNK: Final = 1 << 20
+
+
+def _split_stream(path: Path, separator: str) -> Iterator[str]:
+    rest = ""
+    with path.open(encoding="utf-8", errors="strict", newline="") as handle:
+        while chunk := handle.read(_CHUNK):
+            *complete, rest = (rest + chunk).split(separator)
+            yield from complete
+    yield rest
+
+
+def _text_documents(path: Path, config: CorpusConfig) -> Iterator[str]:
+    if config.separator is None:
+        with path.open(encoding="utf-8", newline="") as handle:
+            yield from handle
+    else:
+        yield from _split_stream(path, config.separator)
+
+
+def _dataset_documents(config: CorpusConfig) -> Iterator[str]:
+    import datasets
+
+    if config.format == "hub":
+        dataset = datasets.load_dataset(config.path, split=config.split, streaming=True)
+    else:
+        builder = {"jsonl": "json", "parquet": "parquet"}[config.format]
+        dataset = datasets.load_dataset(builder, data_files=config.path, split="train", streaming=True)
+    for number, row in enumerate(dataset):
+        text = row.get(config.field)
+        if not isinstance(text, str):
+            raise InputError(
+                f"{config.path}: document {number} has no text under {config.field!r} (keys: {sorted(row)})",
+                f"a string under {config.field!r}",
+                "set corpus.field to the key that holds the text",
+            )
+        yield text
+
+
+def documents(config: CorpusConfig) -> Iterator[str]:
+    """Stream the non-empty documents of a corpus, in the order of the source, without surrounding white space.
+
+    A text file without `separator` has one document a line.
+
+    Raises:
+        InputError: no such file, a file that is not UTF-8, or a document without its text field.
+    """
+    path = Path(config.path)
+    if config.format != "hub" and not path.is_file():
+        raise InputError(f"no corpus at {path}", f"a {config.format} file", "check the path of `corpus` in the recipe")
+    source = _text_documents(path, config) if config.format == "text" else _dataset_documents(config)
+    kept = 0
+    try:
+        for raw in source:
+            text = raw.strip()
+            if not text:
+                continue
+            kept += 1
+            if kept <= config.skip_documents:
+                continue
+            yield text
+            if config.max_documents is not None and kept - config.skip_documents >= config.max_documents:
+                return
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8: {error}", "text in UTF-8", "convert it, for example with iconv"
+        ) from error
+
+
+@dataclass(frozen=True)
+class TokenDocuments:
+    """A tokenised corpus, memory-mapped.
+
+    Attributes:
+        folder: where it stands.
+        tokens: [N] ids of all documents one after the other (uint16 or uint32).
+        indptr: [documents + 1] int64; document d is `tokens[indptr[d]:indptr[d + 1]]`.
+        hashes: [documents] uint64, a hash of each document's ids: its identity wherever it stands.
+        manifest: what it was made from.
+    """
+
+    folder: Path
+    tokens: np.ndarray[Any, Any]
+    indptr: np.ndarray[Any, np.dtype[np.int64]]
+    hashes: np.ndarray[Any, np.dtype[np.uint64]]
+    manifest: Manifest
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def document(self, index: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The ids of one document, [length] int64."""
+        return np.asarray(self.tokens[self.indptr[index] : self.indptr[index + 1]], dtype=np.int64)
+
+    @cached_property
+    def index_of(self) -> dict[int, int]:
+        """Document hash -> index of its first occurrence."""
+        return {int(value): index for index, value in reversed(list(enumerate(self.hashes)))}
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenDocuments:
+        """Memory-map a tokenised corpus.
+
+        Raises:
+            InputError: not a tokenised corpus, or cut short.
+        """
+        manifest = read_manifest(folder, "tokens", FORMAT)
+        tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
+        indptr = np.load(folder / "indptr.npy", allow_pickle=False)
+        hashes = np.load(folder / "hashes.npy", allow_pickle=False)
+        return cls(folder, tokens, indptr, hashes, manifest)
+
+
+def _encoded(config: CorpusConfig, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+    end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    total = 0
+    batch: list[str] = []
+
+    def encode() -> Iterator[list[int]]:
+        nonlocal total
+        for ids in tokenizer(batch, return_attention_mask=False)["input_ids"]:
+            ids = list(ids)
+            ids += [] if ids[-1:] == end else end
+            if config.max_tokens is not None and total + len(ids) > config.max_tokens:
+                ids = ids[: config.max_tokens - total]
+            total += len(ids)
+            if ids:
+                yield ids
+        batch.clear()
+
+    for text in documents(config):
+        batch.append(text)
+        if len(batch) == _BATCH:
+            yield from encode()
+            if config.max_tokens is not None and total >= config.max_tokens:
+                return
+    if batch:
+        yield from encode()
+
+
+def tokenise(config: CorpusConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> TokenDocuments:
+    """Tokenise a corpus into `folder`, each document with the tokenizer's own prefix and one end-of-text token.
+
+    Raises:
+        InputError: the corpus is missing, unreadable or empty.
+    """
+    lengths: list[int] = []
+    hashes: list[int] = []
+    wide = len(tokenizer) > np.iinfo(np.uint16).max
+    dtype = np.uint32 if wide else np.uint16
+    with atomic_directory(folder) as temporary:
+        raw = temporary / "tokens.raw"
+        with raw.open("wb") as handle:
+            for ids in _encoded(config, tokenizer):
+                row = np.asarray(ids, dtype=dtype)
+                handle.write(row.tobytes())
+                lengths.append(len(row))
+                hashes.append(xxhash.xxh3_64_intdigest(row.astype(np.uint32).tobytes()))
+        if not lengths:
+            raise InputError(
+                f"the corpus {config.path} has no document left (skip_documents={config.skip_documents})",
+                "at least one document that is not empty",
+                "check the path, the format and the separator of `corpus`",
+            )
+        np.save(temporary / "tokens.npy", np.memmap(raw, dtype=dtype, mode="r"), allow_pickle=False)
+        raw.unlink()
+        np.save(temporary / "indptr.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        np.save(temporary / "hashes.npy", np.asarray(hashes, dtype=np.uint64))
+        facts = {"documents": len(lengths), "tokens": int(sum(lengths))}
+        made_from = {"tokenizer": tokenizer_fingerprint(tokenizer)}
+        write_manifest(temporary, Manifest("tokens", FORMAT, made_from, config.model_dump(mode="json"), facts))
+    return TokenDocuments.open(folder)
