@@ -1,0 +1,32 @@
+"""Settings and fixtures that every test shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data that SENSEKD_DATA names; tests that need it skip without it."""
+    value = os.environ.get("SENSEKD_DATA")
+    if not value:
+        pytest.skip("SENSEKD_DATA is not set: this test needs real data (docs/data.md names each file's origin)")
+    folder = Path(value)
+    if not folder.is_dir():
+        pytest.skip(f"SENSEKD_DATA={value} is not a folder")
+    return folder
