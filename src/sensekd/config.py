@@ -54,6 +54,7 @@ class LexiconSource(_Section):
     path: str | None = None
     relation: Literal["synonym", "antonym"] | None = None
     delimiter: str = "\t"
+    label: str | None = None
     lexicon: str | None = None
 
     @model_validator(mode="after")
@@ -81,8 +82,9 @@ class LinkingConfig(_Section):
 
 
 class SensesConfig(_Section):
-    """The sense dictionary: what is sampled and how it is clustered (K, minimum support, restarts)."""
+    """The sense dictionary: what is sampled (from the training corpus, or from `corpus`) and how it is clustered."""
 
+    corpus: CorpusConfig | None = None
     assignment: Literal["predicted", "next", "agree"] = "predicted"
     samples_per_token: Positive = 200
     k: Positive = 10

@@ -72,6 +72,17 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return str(xxhash.xxh3_128_hexdigest(text.encode()))
 
 
+def file_fingerprint(*files: Path) -> str:
+    """Fingerprint of the names and bytes of files, in the order given (fast, not cryptographic)."""
+    digest = xxhash.xxh3_128()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 24):
+                digest.update(block)
+    return str(digest.hexdigest())
+
+
 def weights_fingerprint(model: str, revision: str | None = None) -> str:
     """Fingerprint of a local checkpoint's bytes, or of a hub checkpoint's name and commit.
 
@@ -86,13 +97,7 @@ def weights_fingerprint(model: str, revision: str | None = None) -> str:
                 f"no *.safetensors in {folder}", "a Hugging Face checkpoint saved as safetensors",
                 "save it with model.save_pretrained(folder)",
             )  # fmt: skip
-        digest = xxhash.xxh3_128()
-        for file in files:
-            digest.update(file.name.encode())
-            with file.open("rb") as handle:
-                while block := handle.read(1 << 24):
-                    digest.update(block)
-        return str(digest.hexdigest())
+        return file_fingerprint(*files)
     return f"{model}@{_commit(model, revision)}"
 
 

@@ -1,0 +1,39 @@
+# Needs Python 3.11 or newer, pip and make. Everything is installed into .venv by the first target that wants it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Idle OpenMP threads that spin slow small operations down many times over as soon as a neighbour is busy.
+export OMP_WAIT_POLICY := PASSIVE
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: install demo test test-long check bench docs
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/sensekd demo
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not long" --cov --cov-report=term --cov-fail-under=85
+
+test-long: check
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+# `make bench ONLY=name` for one.
+bench: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+docs: $(INSTALLED)
+	$(BIN)/python -m typer sensekd.cli.main utils docs --name sensekd --title "Command line" --output docs/cli.md

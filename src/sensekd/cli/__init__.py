@@ -1,0 +1,1 @@
+"""The `sensekd` command: one thin module per command; heavy libraries load inside the commands."""

@@ -1,0 +1,45 @@
+"""`sensekd lexicon build|show`: relations between words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sensekd.cli.console import AsJson, Overrides, RecipePath, Summary, command, with_reporter
+
+app = typer.Typer(help="Synonyms and antonyms: build a lexicon, look into it.", no_args_is_help=True)
+
+
+@app.command("build")
+@command
+def build(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> Summary:
+    """Read and merge the lexicon of a recipe."""
+    from sensekd.config import load_recipe
+    from sensekd.pipeline.single import build_lexicon_of
+
+    loaded = load_recipe(recipe, overrides or ())
+    facts: dict[str, Any] = with_reporter(lambda reporter: build_lexicon_of(loaded, reporter))
+    lines = [f"lexicon: {facts['lexicon']}", *(f"  {name}: {value}" for name, value in facts["facts"].items())]
+    return Summary("\n".join(lines), facts)
+
+
+@app.command("show")
+@command
+def show(
+    word: Annotated[str, typer.Argument(help="The word to look up.")],
+    folder: Annotated[Path, typer.Option("--lexicon", help="A lexicon built by `sensekd lexicon build`.")] = Path(
+        "runs/demo/lexicon"
+    ),
+    as_json: AsJson = False,
+) -> Summary:
+    """Print the relations of a word with their sources."""
+    from sensekd.errors import InputError
+    from sensekd.lexicon import Lexicon
+
+    rows = Lexicon.load(folder).of(word).to_dicts()
+    if not rows:
+        raise InputError(f"{word!r} has no relation in {folder}", "a word of the lexicon", "check its spelling")
+    lines = [f"{row['relation']:<9} {row['tail']:<24} {row['pos']:<4} {row['source']}  {row['gloss']}" for row in rows]
+    return Summary("\n".join(line.rstrip() for line in lines), {"word": word, "relations": rows})

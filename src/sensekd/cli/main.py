@@ -1,0 +1,49 @@
+"""The command `sensekd`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sensekd import __version__
+from sensekd.cli import check, compare, demo, distill, evaluate, lexicon, report, run, senses
+
+app = typer.Typer(
+    name="sensekd",
+    help="Make decoder language models smaller without losing what their words mean.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("demo")(demo.demo)
+app.add_typer(lexicon.app, name="lexicon")
+app.add_typer(senses.app, name="senses")
+app.command("distill")(distill.distill)
+app.command("run")(run.run)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.command("check")(check.check)
+
+
+def entry() -> None:
+    """Start the command line."""
+    app()

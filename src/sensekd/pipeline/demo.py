@@ -1,0 +1,108 @@
+"""The demo: a miniature world, a teacher trained on it, and the comparison of a recipe on both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from sensekd.artefacts import Manifest, atomic_directory, fingerprint, write_manifest
+from sensekd.config import recipe_from_tree
+from sensekd.pipeline.run import compare
+from sensekd.pipeline.stages import Progress, Reporter, Stages
+
+FORMAT: Final = 1
+
+
+class WorldSettings(BaseModel):
+    """Size and seed of the miniature world."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int
+    documents: int
+    heldout: int
+
+
+class TeacherSettings(BaseModel):
+    """Budget of the demo's teacher; passed on to `demo.teacher.train_teacher`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int
+    steps: int
+
+
+def _code_fingerprint() -> str:
+    """The world follows from its seed and from the files that describe it."""
+    folder = files("sensekd.demo")
+    texts = sorted(
+        (path.name, path.read_text(encoding="utf-8"))
+        for part in (folder, folder / "english")
+        for path in part.iterdir()
+        if path.name.endswith((".py", ".txt"))
+    )
+    return fingerprint(texts)
+
+
+def _settings(output: Path) -> dict[str, Any]:
+    text = (files("sensekd.demo") / "recipe.yaml").read_text(encoding="utf-8")
+    tree: dict[str, Any] = yaml.safe_load(text.replace("@OUTPUT@", output.as_posix()))
+    return tree
+
+
+def build_demo_world(stages: Stages, settings: WorldSettings) -> Path:
+    """Generate the world into `world/`."""
+    from sensekd.demo.world import build_world, write_world
+
+    folder = stages.output / "world"
+
+    def build(_: Progress) -> None:
+        world = build_world(settings.seed, settings.documents, settings.heldout)
+        with atomic_directory(folder) as temporary:
+            write_world(world, temporary)
+            write_manifest(temporary, Manifest("world", FORMAT, {}, settings.model_dump()))
+
+    stages.run("world", [settings.model_dump(), _code_fingerprint()], [folder], build)
+    return folder
+
+
+def build_demo_teacher(stages: Stages, world: Path, settings: TeacherSettings) -> Path:
+    """Train the teacher on the world's training text into `teacher/`."""
+    from sensekd.demo.teacher import train_teacher
+    from sensekd.pipeline.stages import content_id
+
+    folder = stages.output / "teacher"
+    key = [settings.model_dump(), content_id(world), _code_fingerprint()]
+    stages.run(
+        "teacher",
+        key,
+        [folder],
+        lambda progress: train_teacher(world / "train.jsonl", folder, progress=progress, **settings.model_dump()),
+    )
+    return folder
+
+
+def run_demo(output: Path, overrides: Sequence[str], reporter: Reporter) -> dict[str, Any]:
+    """World, teacher, comparison.
+
+    Args:
+        output: everything the demo leaves stands here.
+        overrides: `a.b=value` texts for the demo's recipe.
+        reporter: where to say how it goes.
+
+    Returns:
+        The results of the comparison.
+    """
+    tree = _settings(output)
+    world_settings = WorldSettings.model_validate(tree.pop("world"))
+    teacher_settings = TeacherSettings.model_validate(tree.pop("demo_teacher"))
+    recipe = recipe_from_tree(tree, "the demo's recipe", overrides)
+    stages = Stages(output, reporter)
+    world = build_demo_world(stages, world_settings)
+    build_demo_teacher(stages, world, teacher_settings)
+    return compare(recipe, reporter, "sensekd demo", stages=stages)

@@ -1,0 +1,188 @@
+"""The stages before training: tokens, lexicon, linking, sample, senses, coverage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sensekd.artefacts import write_json
+from sensekd.config import CorpusConfig, SensesConfig
+from sensekd.corpus import TokenDocuments, tokenise
+from sensekd.errors import InputError
+from sensekd.pipeline.workspace import Workspace, source_key
+
+if TYPE_CHECKING:
+    from sensekd.linking import TokenRelations
+    from sensekd.pipeline.stages import Progress
+    from sensekd.targets import SenseTable
+    from sensekd.training.data import TokenBlocks
+
+# What shapes the sample; everything else of the section shapes the clustering alone, and leaves the sample standing.
+_SAMPLING: Final = {"assignment", "samples_per_token", "window", "batch_size", "dtype", "seed"}
+
+
+def prepare_tokens(work: Workspace, name: str, corpus: CorpusConfig) -> TokenDocuments:
+    """Tokenise a corpus into `tokens-<name>`."""
+    folder = work.path(f"tokens-{name}")
+    key = [corpus.model_dump(mode="json"), source_key(corpus.path), work.teacher_key["tokenizer"]]
+    work.stages.run(f"tokens {name}", key, [folder], lambda _: tokenise(corpus, work.tokenizer, folder))
+    return TokenDocuments.open(folder)
+
+
+def prepare_lexicon(work: Workspace) -> None:
+    """Read and merge the recipe's sources into `lexicon`."""
+    from sensekd.lexicon import build_lexicon
+
+    config, folder = work.recipe.lexicon, work.path("lexicon")
+    key = [config.model_dump(mode="json"), [source_key(source.path) for source in config.sources]]
+    work.stages.run("lexicon", key, [folder], lambda _: build_lexicon(config).save(folder))
+
+
+def prepare_relations(work: Workspace) -> TokenRelations | None:
+    """Link the lexicon to the teacher's tokens into `relations`; None if the recipe has no lexicon."""
+    from sensekd.lexicon import Lexicon
+    from sensekd.linking import TokenRelations, link
+
+    if not work.recipe.lexicon.sources:
+        return None
+    prepare_lexicon(work)
+    config, folder = work.recipe.linking, work.path("relations")
+    key = [work.artefact("lexicon"), work.teacher_key["tokenizer"], work.vocabulary, config.model_dump(mode="json")]
+
+    def build(_: Progress) -> None:
+        lexicon = Lexicon.load(work.path("lexicon"))
+        linked = link(
+            lexicon,
+            work.tokenizer,
+            vocabulary=work.vocabulary,
+            max_pieces=config.max_pieces,
+            floor=config.floor,
+        )
+        linked.save(folder)
+
+    work.stages.run("linking", key, [folder], build)
+    return TokenRelations.load(folder)
+
+
+def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
+    """Sample the teacher's states and cluster them into `sample` and `senses`."""
+    from sensekd.senses.capture import capture
+    from sensekd.senses.cluster import cluster
+    from sensekd.senses.sample import StateSample
+
+    config: SensesConfig = work.recipe.senses
+    sample_folder, folder = work.path("sample"), work.path("senses")
+    shape = config.model_dump(mode="json")
+    sampling = {name: value for name, value in shape.items() if name in _SAMPLING}
+    shape.pop("corpus")
+
+    def build_sample(progress: Progress) -> None:
+        teacher = work.teacher
+        capture(teacher.model, documents, config, teacher.identity, progress).save(sample_folder)
+
+    key = [documents.manifest.id, work.teacher_key, sampling]
+    work.stages.run("sample", key, [sample_folder], build_sample)
+
+    def build(progress: Progress) -> None:
+        cluster(StateSample.load(sample_folder), config, progress=progress).save(folder)
+
+    work.stages.run("senses", [work.artefact("sample"), shape], [folder], build)
+
+
+def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool) -> SenseTable:
+    """Candidate rows of every token, from the run's dictionary and relations.
+
+    Raises:
+        InputError: the dictionary was built from another teacher.
+    """
+    from sensekd.linking import TokenRelations
+    from sensekd.senses.dictionary import SenseDictionary
+    from sensekd.targets import build_table
+
+    dictionary = SenseDictionary.load(work.path("senses"), work.teacher.identity)
+    linked = bool(work.recipe.lexicon.sources)
+    relations = TokenRelations.load(work.path("relations")) if linked else None
+    table = build_table(dictionary, relations, synonyms=synonyms, antonyms=antonyms)
+    return table.to(work.teacher.model.device)
+
+
+def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRelations | None) -> dict[str, int]:
+    """How many labels of the training text have own senses, a synonym's, an antonym's.
+
+    Relations count where the label is a whole word; without relations no label is taken for one.
+
+    Returns:
+        Counts: `labels`, `whole` (labels that are whole words), `own`, `synonym`, `antonym`.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    from sensekd.targets import whole_words
+
+    totals = dict.fromkeys(("labels", "whole", "own", "synonym", "antonym"), 0)
+    own = table.own.counts
+    with_synonym = table.positive.counts[len(own) :] > own
+    device = table.rows.device
+    for batch in DataLoader(blocks, batch_size=256):
+        ids = batch["input_ids"].to(device)
+        labels, whole = ids[:, 1:], torch.zeros_like(ids[:, 1:], dtype=torch.bool)
+        if relations is not None:
+            whole = whole_words(ids, relations.starts_word.to(device), relations.ends_word.to(device))
+        found = {
+            "whole": whole,
+            "own": (own > 0)[labels],
+            "synonym": whole & with_synonym[labels],
+            "antonym": table.pushed(labels, whole),
+        }
+        totals["labels"] += labels.numel()
+        for name, mask in found.items():
+            totals[name] += int(mask.sum())
+    return totals
+
+
+def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, Any]:
+    """Write and return `coverage.json`: what of lexicon and corpus the senses reach.
+
+    Raises:
+        InputError: not one position of the corpus has a sense.
+    """
+    import orjson
+
+    from sensekd.lexicon import Lexicon
+    from sensekd.linking import TokenRelations
+    from sensekd.training.data import TokenBlocks
+
+    path = work.path("coverage.json")
+    length = work.recipe.training.sequence_length
+
+    def build(_: Progress) -> None:
+        table = sense_table(work, synonyms=True, antonyms=True)
+        lexicon: Any = None
+        linking: Any = None
+        relations = None
+        if work.recipe.lexicon.sources:
+            relations = TokenRelations.load(work.path("relations"))
+            lexicon = dict(Lexicon.load(work.path("lexicon")).facts)
+            linking = {**relations.coverage.as_dict(), "spans_without_senses": table.dropped_spans}
+        positions = supervised_share(table, TokenBlocks(documents, length), relations)
+        if positions["own"] == 0:
+            raise InputError(
+                f"not one of {positions['labels']} positions of {work.recipe.corpus.path} has a sense",
+                "a training corpus with words of the dictionary",
+                "build the senses from text like the training corpus, or check its language",
+            )
+        write_json(path, {"lexicon": lexicon, "linking": linking, "positions": positions})
+
+    key = [documents.manifest.id, work.artefact("senses"), work.artefact("relations"), work.artefact("lexicon"), length]
+    work.stages.run("coverage", key, [path], build)
+    coverage: dict[str, Any] = orjson.loads(path.read_bytes())
+    return coverage
+
+
+def prepare(work: Workspace) -> dict[str, Any]:
+    """Run every stage before training, in order, and return the coverage."""
+    documents = prepare_tokens(work, "train", work.recipe.corpus)
+    prepare_tokens(work, "heldout", work.recipe.evaluation.corpus)
+    prepare_relations(work)
+    other = work.recipe.senses.corpus
+    prepare_senses(work, documents if other is None else prepare_tokens(work, "senses", other))
+    return prepare_coverage(work, documents)

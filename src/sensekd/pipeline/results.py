@@ -1,0 +1,98 @@
+"""From records to `results.json` and the page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sensekd.artefacts import write_json
+from sensekd.corpus import TokenDocuments
+from sensekd.evaluation.compare import ArmResult, summarise
+from sensekd.pipeline.jobs import TEACHER, Job
+from sensekd.pipeline.workspace import Workspace, source_key
+from sensekd.provenance import versions
+
+if TYPE_CHECKING:
+    from sensekd.pipeline.stages import Progress
+
+
+def read_record(output: Path, job: Job) -> dict[str, Any]:
+    """The record that a job left."""
+    path = output / "records" / f"{job.name}.json"
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def gold_quality(work: Workspace) -> dict[str, Any] | None:
+    """Senses against the gold senses of held-out text; None where the recipe names none."""
+    from sensekd.senses.dictionary import SenseDictionary
+    from sensekd.senses.quality import evaluate_gold
+
+    source = work.recipe.evaluation.gold_senses
+    if source is None:
+        return None
+    path = work.path("quality.json")
+
+    def build(_: Progress) -> None:
+        teacher = work.teacher
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        dictionary = SenseDictionary.load(work.path("senses"), teacher.identity)
+        write_json(
+            path, evaluate_gold(dictionary, teacher.model, teacher.tokenizer, [json.loads(line) for line in lines])
+        )
+
+    work.stages.run("gold senses", [work.artefact("senses"), source_key(source), work.teacher_key], [path], build)
+    quality: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return quality
+
+
+def _provenance(work: Workspace, command: str) -> dict[str, Any]:
+    # Where the run stands is no part of what it found: two equal runs in two folders give equal results.
+    recipe = work.recipe.model_dump(mode="json", by_alias=True, exclude={"output"})
+    identities = {
+        "corpus": TokenDocuments.open(work.path("tokens-train")).manifest.id,
+        "heldout": TokenDocuments.open(work.path("tokens-heldout")).manifest.id,
+        "questions": {name: source_key(path) for name, path in work.recipe.evaluation.questions.items()},
+    }
+    teacher = asdict(work.teacher.identity)
+    return {"recipe": recipe, "command": command, "teacher": teacher, "inputs": identities, "versions": versions()}
+
+
+def collect(work: Workspace, jobs: Sequence[Job], coverage: dict[str, Any], command: str) -> dict[str, Any]:
+    """Put records together into the results, write `results.json`, and return it.
+
+    Everything that may differ between two equal runs stands under `times`.
+    """
+    records = [read_record(work.output, job) for job in jobs]
+    arms = [
+        ArmResult(record["arm"], record["seed"], _finite(record["metrics"]), record["tokens"], record["items"])
+        for record in records
+    ]
+    results = {
+        "arms": [arm.as_dict() for arm in arms],
+        **summarise(arms, work.recipe.compare.baseline),
+        "senses": gold_quality(work),
+        "coverage": coverage,
+        "chance": records[0]["chance"],
+        "provenance": _provenance(work, command),
+        "times": {
+            "stages": work.stages.seconds,
+            "arms": {job.name: r["seconds"] for job, r in zip(jobs, records, strict=True)},
+        },
+    }
+    write_json(work.path("results.json"), results)
+    return results
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def histories(work: Workspace, jobs: Sequence[Job]) -> dict[str, list[dict[str, Any]]]:
+    """The logged training curves of every student, by job name."""
+    found = {job.name: read_record(work.output, job)["history"] for job in jobs if job.arm != TEACHER}
+    return {name: history for name, history in found.items() if history}

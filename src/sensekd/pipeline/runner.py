@@ -1,0 +1,122 @@
+"""Runs jobs on worker processes and hands on their progress and their errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import IO, Any
+
+from sensekd.errors import InputError, SenseKDError
+from sensekd.pipeline.jobs import Job
+from sensekd.pipeline.stages import Progress
+from sensekd.pipeline.workspace import Workspace
+
+
+def _environment(threads: int) -> dict[str, str]:
+    passive = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **passive, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
+def _raise(error: dict[str, Any], job: Job) -> None:
+    if "found" in error:
+        raise InputError(error["found"], error["expected"], error["hint"])
+    raise SenseKDError(f"the job {job.name} failed: {error['failed']}")
+
+
+class Worker:
+    """One worker process; a context that ends the process when it is left."""
+
+    def __init__(self, work: Workspace) -> None:
+        # A session of its own: Ctrl-C reaches this process alone, which then ends its workers in order.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "sensekd.pipeline.worker", str(work.output)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_environment(work.recipe.training.threads),
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._pipe("stdin").close()
+        self._pipe("stdout").close()
+
+    def _pipe(self, name: str) -> IO[str]:
+        pipe: IO[str] = getattr(self._process, name)
+        return pipe
+
+    def run(self, job: Job, progress: Progress) -> None:
+        """Run one job to its end.
+
+        Raises:
+            InputError, SenseKDError: as the job raised it.
+            SenseKDError: the process died.
+        """
+        with suppress(BrokenPipeError):  # It died on starting; what it said is still in the other pipe.
+            print(json.dumps({"arm": job.arm, "seed": job.seed}), file=self._pipe("stdin"), flush=True)
+        for line in self._pipe("stdout"):
+            message = json.loads(line)
+            if "done" in message:
+                return
+            if "error" in message:
+                _raise(message["error"], job)
+            progress(*message["progress"])
+        code = self._process.wait()
+        raise SenseKDError(
+            f"the worker of {job.name} died (exit code {code}); what it had finished is kept, start again"
+        )
+
+
+def run_jobs(work: Workspace, jobs: Sequence[Job], workers: int) -> None:
+    """Run the jobs that are not fresh, `workers` at a time, and stamp each as it ends.
+
+    Raises:
+        InputError, SenseKDError: of the first job that failed; the others are stopped, finished ones stay.
+    """
+    keys = {job: job.key(work) for job in jobs}
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    count = 0
+    for job in jobs:
+        if not work.stages.reuse(job.name, keys[job], job.outputs(work.output)):
+            waiting.put(job)
+            count += 1
+    if not count:
+        return
+    ended: queue.SimpleQueue[tuple[Job, float] | BaseException] = queue.SimpleQueue()
+
+    def serve(worker: Worker) -> None:
+        try:
+            while True:
+                job = waiting.get_nowait()
+                start = time.perf_counter()
+                worker.run(job, work.stages.reporter.progress(job.name))
+                ended.put((job, time.perf_counter() - start))
+        except queue.Empty:
+            pass
+        except Exception as error:
+            ended.put(error)
+
+    with ExitStack() as stack:
+        for _ in range(min(workers, count)):
+            worker = stack.enter_context(Worker(work))
+            threading.Thread(target=serve, args=(worker,), daemon=True).start()
+        for number in range(1, count + 1):
+            outcome = ended.get()
+            if isinstance(outcome, BaseException):
+                raise outcome
+            job, seconds = outcome
+            work.stages.done(job.name, keys[job], job.outputs(work.output), seconds)
+            work.stages.reporter.note(f"{job.name}: done in {seconds:.1f} s ({number} of {count})")

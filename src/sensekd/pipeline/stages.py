@@ -1,0 +1,114 @@
+"""A stage leaves artefacts and a stamp that says what they were made from; an unchanged stage is not run again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sensekd.artefacts import MANIFEST, file_digest, fingerprint, write_json
+from sensekd.provenance import weights_fingerprint
+
+Progress = Callable[[int, int], None]
+
+
+class Reporter(Protocol):
+    """Where a run says how it goes."""
+
+    def note(self, text: str) -> None:
+        """One line that stays."""
+
+    def progress(self, name: str) -> Progress:
+        """A bar (or a line now and then) for `name`; call it with done and total."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def note(self, text: str) -> None:
+        """Drop the line."""
+
+    def progress(self, name: str) -> Progress:
+        """Drop the progress."""
+        return lambda done, total: None
+
+
+def content_id(path: Path) -> str | None:
+    """Identity of what stands at `path`: an artefact, a Hugging Face folder or a file; None if nothing does."""
+    if (path / MANIFEST).is_file():
+        return file_digest(path / MANIFEST)
+    if (path / "config.json").is_file() and any(path.glob("*.safetensors")):
+        return weights_fingerprint(str(path))
+    return file_digest(path) if path.is_file() else None
+
+
+class Stages:
+    """Runs stages under one output folder and remembers what each was made from.
+
+    Args:
+        output: the run's folder; stamps stand in its `stages/`.
+        reporter: where to say what is run and what is reused.
+    """
+
+    def __init__(self, output: Path, reporter: Reporter) -> None:
+        self.output = output
+        self.reporter = reporter
+        self.seconds: dict[str, float] = {}
+        self.reused: list[str] = []
+
+    def _stamp(self, name: str) -> Path:
+        return self.output / "stages" / f"{name.replace('/', '-')}.json"
+
+    def fresh(self, name: str, key: object, outputs: Sequence[Path]) -> bool:
+        """Whether the outputs stand as this stage left them when it was last run with this key."""
+        stamp = self._read(name)
+        found = {str(path.relative_to(self.output)): content_id(path) for path in outputs}
+        return stamp is not None and stamp["key"] == fingerprint(key) and stamp["outputs"] == found
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            stamp = json.loads(self._stamp(name).read_text(encoding="utf-8"))
+            return {name: stamp[name] for name in ("key", "outputs", "seconds")}
+        except (OSError, ValueError, KeyError, TypeError):
+            # No stamp, or one that was damaged: the stage is run again, which is always right.
+            return None
+
+    def done(self, name: str, key: object, outputs: Sequence[Path], seconds: float) -> None:
+        """Write the stamp of a stage that has ended."""
+        found = {str(path.relative_to(self.output)): content_id(path) for path in outputs}
+        write_json(self._stamp(name), {"key": fingerprint(key), "outputs": found, "seconds": seconds})
+        self.seconds[name] = seconds
+
+    def reuse(self, name: str, key: object, outputs: Sequence[Path]) -> bool:
+        """Take over a stage that is fresh; say so and recall how long it took."""
+        if not self.fresh(name, key, outputs):
+            return False
+        stamp = self._read(name)
+        assert stamp is not None
+        self.seconds[name] = stamp["seconds"]
+        self.reused.append(name)
+        self.reporter.note(f"{name}: reused, nothing it is made from has changed")
+        return True
+
+    def run(self, name: str, key: object, outputs: Sequence[Path], build: Callable[[Progress], object]) -> bool:
+        """Run `build` unless the stage is fresh.
+
+        Args:
+            name: shown to the user, and the stamp's file name.
+            key: everything the outputs are made from; any JSON-like value.
+            outputs: what `build` leaves.
+            build: does the work; gets a progress function.
+
+        Returns:
+            Whether it was run.
+        """
+        if self.reuse(name, key, outputs):
+            return False
+        self.reporter.note(f"{name}: started")
+        start = time.perf_counter()
+        build(self.reporter.progress(name))
+        self.done(name, key, outputs, time.perf_counter() - start)
+        self.reporter.note(f"{name}: done in {self.seconds[name]:.1f} s")
+        return True

@@ -1,0 +1,59 @@
+"""A process that runs jobs: one JSON object a line comes in on standard input, answers go out on standard output.
+
+Started as `python -m sensekd.pipeline.worker OUTPUT` by `pipeline.runner`, with the threads of the recipe in its
+environment, so that results do not depend on how many workers there are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+from sensekd.config import Recipe
+from sensekd.errors import EXIT_FAILED, InputError, SenseKDError
+from sensekd.pipeline.stages import Silent, Stages
+from sensekd.pipeline.workspace import RECIPE, Workspace
+
+
+def own_stdout() -> TextIO:
+    """Keep the protocol's stream for ourselves; whatever a library prints goes to standard error."""
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return channel
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An error as the runner will raise it again."""
+    if isinstance(error, InputError):
+        return {"found": error.found, "expected": error.expected, "hint": error.hint}
+    if isinstance(error, SenseKDError):
+        return {"failed": str(error)}
+    return {"failed": "".join(traceback.format_exception(error)), "code": EXIT_FAILED}
+
+
+def serve(output: Path) -> None:
+    """Run jobs until standard input ends."""
+    channel = own_stdout()
+
+    def send(**message: Any) -> None:
+        print(json.dumps(message), file=channel)
+
+    try:
+        from sensekd.pipeline.jobs import Bench, Job
+
+        recipe = Recipe.model_validate(json.loads((output / RECIPE).read_text(encoding="utf-8")))
+        bench = Bench(Workspace(recipe, Stages(output, Silent())))
+        for line in sys.stdin:
+            job = Job(**json.loads(line))
+            bench.run(job, lambda done, total: send(progress=[done, total]))
+            send(done=job.name)
+    except Exception as error:  # The runner reports it; a traceback in the middle of its progress would not be read.
+        send(error=describe(error))
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))

@@ -1,0 +1,127 @@
+"""One run's folder, and the things that several stages need, loaded when they are first asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sensekd.artefacts import MANIFEST, file_digest, write_json
+from sensekd.config import Recipe
+from sensekd.errors import InputError
+from sensekd.pipeline.stages import Stages, content_id
+from sensekd.provenance import file_fingerprint, tokenizer_fingerprint, weights_fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sensekd.provenance import TeacherIdentity
+
+RECIPE = "recipe.json"
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a recipe: `auto` takes a GPU where there is one.
+
+    Raises:
+        InputError: a device that torch does not know or that is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        found = f"device: {name!r} cannot be used: {str(error).splitlines()[0]}"
+        raise InputError(found, "auto, cpu, cuda or cuda:N", "change `device` in the recipe") from error
+    return device
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A loaded teacher."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    identity: TeacherIdentity
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The output folder of a recipe and what its stages share.
+
+    Attributes:
+        recipe: the effective recipe.
+        stages: runs and remembers stages.
+    """
+
+    recipe: Recipe
+    stages: Stages
+
+    @property
+    def output(self) -> Path:
+        """The run's folder."""
+        return self.stages.output
+
+    def path(self, *parts: str) -> Path:
+        """A path under the run's folder."""
+        return self.output.joinpath(*parts)
+
+    def save_recipe(self) -> None:
+        """Write the effective recipe beside the results, for people and for workers."""
+        write_json(self.path(RECIPE), self.recipe.model_dump(mode="json", by_alias=True))
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The teacher, its tokenizer and its identity; loaded once a process."""
+        from sensekd.training.teacher import load_teacher
+
+        return Teacher(*load_teacher(self.recipe.teacher, pick_device(self.recipe.device)))
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The teacher's tokenizer, without its weights."""
+        from sensekd.training.teacher import load_tokenizer
+
+        return load_tokenizer(self.recipe.teacher)
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Rows of the teacher's output embedding, from its configuration alone."""
+        from transformers import AutoConfig
+
+        teacher = self.recipe.teacher
+        config = AutoConfig.from_pretrained(
+            teacher.model, revision=teacher.revision, trust_remote_code=teacher.trust_remote_code
+        )
+        return int(config.get_text_config().vocab_size)
+
+    @cached_property
+    def teacher_key(self) -> dict[str, Any]:
+        """What makes two teachers the same one to a stage."""
+        weights = weights_fingerprint(self.recipe.teacher.model, self.recipe.teacher.revision)
+        return {
+            "weights": weights,
+            "tokenizer": tokenizer_fingerprint(self.tokenizer),
+            "dtype": self.recipe.teacher.dtype,
+            "device": pick_device(self.recipe.device).type,
+        }
+
+    def artefact(self, name: str) -> str | None:
+        """Identity of an artefact of this run; None where the recipe has no such stage."""
+        return content_id(self.path(name))
+
+    def manifest_digest(self, name: str) -> str:
+        """Digest of an artefact's manifest."""
+        return file_digest(self.path(name, MANIFEST))
+
+
+def source_key(path: str | None) -> str | None:
+    """Fingerprint of an input file's content; None for what is no local file (a hub name, an installed lexicon)."""
+    if path is None or not Path(path).is_file():
+        return None
+    return file_fingerprint(Path(path))
