@@ -3,7 +3,7 @@ found again, and so that resuming a training is exact."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,15 +42,32 @@ def _text_documents(path: Path, config: CorpusConfig) -> Iterator[str]:
         yield from _split_stream(path, config.separator)
 
 
+def _rows(dataset: Iterable[dict[str, Any]], config: CorpusConfig) -> Iterator[dict[str, Any]]:
+    rows = iter(dataset)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{config.path} cannot be read as {config.format}: {reason}", "well-formed rows", "check the file"
+            ) from error
+        yield row
+
+
 def _dataset_documents(config: CorpusConfig) -> Iterator[str]:
     import datasets
 
     if config.format == "hub":
         dataset = datasets.load_dataset(config.path, split=config.split, streaming=True)
     else:
+        if Path(config.path).stat().st_size == 0:
+            return
         builder = {"jsonl": "json", "parquet": "parquet"}[config.format]
         dataset = datasets.load_dataset(builder, data_files=config.path, split="train", streaming=True)
-    for number, row in enumerate(dataset):
+    for number, row in enumerate(_rows(dataset, config)):
         text = row.get(config.field)
         if not isinstance(text, str):
             raise InputError(

@@ -1,0 +1,66 @@
+"""Linking with the tokenizers and the WordNet that people use."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from sensekd.lexicon import Lexicon, merge
+from sensekd.lexicon.wordnet import read_wordnet
+from sensekd.linking import TokenRelations, link, single_token_antonyms
+
+pytestmark = pytest.mark.data
+
+# Folder, rows of the model's embedding, smallest number of heads that must link with WordNet 3.0.
+TOKENIZERS = [
+    ("tokenizers/mistral-7b-v0.1", 32_000, 11_000),
+    ("tokenizers/llama3", 128_256, 26_000),
+    ("tokenizers/gpt2-base", 50_257, 22_000),
+    ("tokenizers/Qwen1.5-1.8B", 151_936, 26_000),
+    ("models/stories3m", 4_096, 1_900),
+]
+
+
+@pytest.fixture(scope="module")
+def wordnet(data_dir: Path) -> Lexicon:
+    pytest.importorskip("wn")
+    return merge([read_wordnet(data_dir / "lexicon/wordnet/wordnet-3.0.lmf.xml.xz")])
+
+
+@pytest.mark.parametrize(("folder", "vocabulary", "least"), TOKENIZERS)
+def test_heads_and_neighbours(data_dir: Path, wordnet: Lexicon, folder: str, vocabulary: int, least: int) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(data_dir / folder)
+    start = time.process_time()
+    relations = link(wordnet, tokenizer, vocabulary=vocabulary, floor=0.9)
+    assert time.process_time() - start < 20
+    coverage = relations.coverage
+    assert coverage.heads >= least
+    assert coverage.dropped["not_spelled"] == 0
+    assert relations.starts_word.shape == (vocabulary,)
+
+    def last(text: str) -> int:
+        return int(tokenizer(text, add_special_tokens=False)["input_ids"][-1])
+
+    def neighbours(head: int, indptr_name: str, spans_name: str) -> set[str]:
+        indptr, spans = getattr(relations, indptr_name), getattr(relations, spans_name)
+        return {_text(relations, tokenizer, span) for span in spans[indptr[head] : indptr[head + 1]].tolist()}
+
+    happy = last("so happy")
+    assert "glad" in neighbours(happy, "synonym_indptr", "synonym_spans")
+    assert neighbours(happy, "antonym_indptr", "antonym_spans") == {"unhappy"}
+    assert "indium" not in neighbours(last("go in"), "synonym_indptr", "synonym_spans")
+    indptr, antonyms = single_token_antonyms(relations)
+    big = last("so big")
+    assert last("so small") in antonyms[indptr[big] : indptr[big + 1]].tolist()
+    assert bool(relations.ends_word[happy])
+    assert not bool(relations.starts_word[happy])
+
+
+def _text(relations: TokenRelations, tokenizer: object, span: int) -> str:
+    start, end = relations.span_indptr[span : span + 2].tolist()
+    pieces = relations.span_pieces[start:end].tolist()
+    return str(tokenizer.decode(pieces)).strip()  # type: ignore[attr-defined]
