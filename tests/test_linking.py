@@ -328,19 +328,27 @@ def test_a_tokenizer_that_cannot_be_read_is_refused() -> None:
         link(lexicon_of(LEXICON), object(), vocabulary=420)  # type: ignore[arg-type]
 
 
-def test_padding_truncation_and_added_words_change_nothing() -> None:
+def test_padding_and_truncation_change_nothing() -> None:
     plain, padded = byte_level(), byte_level()
     padded.enable_padding(length=9, pad_id=5)
     padded.enable_truncation(2)
     left, right = (link(lexicon_of(LEXICON), wrapped(backend), vocabulary=420) for backend in (plain, padded))
     assert all(torch.equal(getattr(left, n), getattr(right, n)) for n in ("synonym_spans", "span_pieces"))
     assert padded.truncation is not None
-    # An added word is its own text, not a string of the byte alphabet.
-    padded.add_tokens([AddedToken("vermilion"), AddedToken("Ġ")])
-    tokenizer = wrapped(padded)
-    relations = link(lexicon_of([*LEXICON, ("vermilion", "red", SYNONYM)]), tokenizer, vocabulary=len(tokenizer))
-    assert any(head == "vermilion" for head, _, _ in links(relations, tokenizer))
-    assert bool(relations.starts_word[tokenizer.convert_tokens_to_ids("vermilion")])
+
+
+def test_added_words_are_their_own_text_and_special_ones_have_none() -> None:
+    backend = byte_level()
+    backend.add_tokens([AddedToken("vermilion"), AddedToken("Ġzebra"), AddedToken("  ruby")])
+    backend.add_special_tokens([AddedToken("scarlet", special=True)])
+    tokenizer = wrapped(backend)
+    words = ["vermilion", "zebra", "ruby", "scarlet"]
+    rows = [(word, "big", SYNONYM) for word in words]
+    relations = link(lexicon_of(rows), tokenizer, vocabulary=len(tokenizer))
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in ("vermilion", "Ġzebra", "  ruby", "scarlet")]
+    # Behind "Ġ" as a letter of its own, and behind two spaces, stands no word; a special token is none.
+    assert [int(relations.synonym_indptr[i + 1] - relations.synonym_indptr[i]) for i in ids] == [1, 0, 0, 0]
+    assert relations.starts_word[ids].tolist() == [True, True, False, False]
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def provenance() -> dict[str, Any]:
         },
         "command": "sensekd compare recipes/demo.yaml",
         "teacher": {"model": "runs/demo/teacher", "weights": "91c0ffee91c0ffee", "width": 128, "vocabulary": 2048},
+        "inputs": {"corpus": "aa11", "heldout": "bb22", "questions": {"facts": "cc33"}},
         "versions": {"python": "3.11.2", "sensekd": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
     }  # fmt: skip
 
@@ -100,7 +101,7 @@ def results(seeds: int = 3) -> dict[str, Any]:
             "lexicon": {"relations": 812, "synonym": 512, "antonym": 300, "dropped": {"self-pairs": 3, "conflicts": 2}},
             "linking": {
                 "words": 391, "heads": 902, "candidates": 940,
-                "kept_by_pieces": {"1": 1204, "2": 311, "3": 57},
+                "synonyms_by_pieces": [1204, 311, 57], "antonyms_by_pieces": [610, 140, 12],
                 "dropped": {"longer than 3 pieces": 18, "no senses for a piece": 4},
             },
             "positions": {"labels": 614_400, "own": 560_000, "synonym": 101_000, "antonym": 60_500},

@@ -157,7 +157,7 @@ def test_what_breaks_the_trunk() -> None:
     assert prefix() == (2, "the student keeps one layer of its own")
     assert prefix(train_top=2) == (1, "layer 1 is trainable")
     assert prefix(train_top=0)[0] == 2
-    assert prefix(selection=(0, 2, 3), **{})[0] == 1
+    assert prefix(selection=(0, 2, 3))[0] == 1
     assert prefix(train=("model.embed_tokens.weight",)) == (0, "the embeddings are trainable")
     assert prefix(train=("*.layers.0.mlp.up_proj.weight",)) == (0, "layer 0 is trainable")
 

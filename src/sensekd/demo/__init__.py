@@ -1,0 +1,1 @@
+"""The miniature world of the demonstration, and the small teacher that is trained on it."""

@@ -1,0 +1,116 @@
+"""The three multiple-choice sets, and what the texts must leave unsaid because of them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from sensekd.demo.language import Language, Pair, Sense, capitalised, with_article
+from sensekd.demo.records import Question
+from sensekd.demo.sentences import fill, sense_sentence
+from sensekd.demo.statements import Withheld, properties_of
+
+CHOICES = 4
+FACTS, RELATIONS = 200, 200
+PER_SENSE = 2
+PER_PROPERTY = 3
+"""At most so many members of one class have the same property withheld: the others are what it is learned from."""
+
+
+def ask(language: Language, rng: random.Random) -> tuple[dict[str, tuple[Question, ...]], Withheld]:
+    """All question sets and what has to be withheld for them."""
+    facts, told_facts = _facts(language, rng)
+    senses, sentences = _senses(language, rng)
+    relations, told_relations = _relations(language, rng)
+    withheld = Withheld(frozenset(told_facts), frozenset(told_relations), frozenset(sentences))
+    return {"facts": facts, "senses": senses, "relations": relations}, withheld
+
+
+def _facts(language: Language, rng: random.Random) -> tuple[tuple[Question, ...], list[tuple[str, str]]]:
+    """Things and properties that the thing's class has; never said of the thing itself."""
+    true = {thing: properties_of(language, k) for k in language.kinds for thing in k.members}
+    picked: list[tuple[str, str]] = []
+    of_class: Counter[tuple[str, str]] = Counter()
+    of_thing: Counter[str] = Counter()
+    every = [(kind, thing, p) for kind in language.kinds for thing in kind.members for p in true[thing]]
+    for kind, thing, p in rng.sample(every, len(every)):
+        if len(picked) < FACTS and of_thing[thing] < 2 and of_class[kind.name, p] < PER_PROPERTY:
+            picked.append((thing, p))
+            of_thing[thing] += 1
+            of_class[kind.name, p] += 1
+    answers = [p for _, p in picked]
+    questions = []
+    for thing, p in picked:
+        verb, phrase = p.split(" ", 1)
+        wrong = [q for q in answers if q.startswith(f"{verb} ") and q not in true[thing]]
+        others = [q.split(" ", 1)[1] for q in _draw(wrong, rng)]
+        questions.append((f"{capitalised(with_article(thing))} {verb}", phrase, others))
+    return _arrange(questions, rng), picked
+
+
+def _senses(language: Language, rng: random.Random) -> tuple[tuple[Question, ...], list[str]]:
+    """What a word means in a new sentence; the word's other meanings stand beside the right one."""
+    (form,) = language.forms["gloss"]
+    questions, sentences = [], []
+    for sense in language.senses:
+        cue = fill(form, {"W": sense.word, "g": ""})[0].strip()
+        for text in _new_sentences(language, sense, rng):
+            same_word = [s.gloss for s in language.senses if s.word == sense.word and s != sense]
+            same_scene = [s.gloss for s in language.senses if s.scene == sense.scene and s != sense]
+            anywhere = [s.gloss for s in language.senses if s.word != sense.word and s.scene != sense.scene]
+            near = same_word[: CHOICES - 1] + _draw(same_scene, rng, 1)
+            others = (near + _draw(anywhere, rng))[: CHOICES - 1]
+            questions.append((f"{text} {cue}", sense.gloss, others))
+            sentences.append(text)
+    return _arrange(questions, rng), sentences
+
+
+def _new_sentences(language: Language, sense: Sense, rng: random.Random) -> list[str]:
+    texts: dict[str, None] = {}
+    while len(texts) < PER_SENSE:
+        texts[sense_sentence(language, sense, rng, substitute=False).text] = None
+    return list(texts)
+
+
+def _relations(language: Language, rng: random.Random) -> tuple[tuple[Question, ...], list[tuple[str, str, str]]]:
+    """Opposites and synonyms in a form and direction never said; a word of the other relation stands beside."""
+    picked: list[tuple[Pair, str, str]] = []
+    by_relation = {r: [p for p in language.pairs if p.relation == r and not p.sense] for r in ("antonym", "synonym")}
+    for pairs in by_relation.values():
+        for pair in rng.sample(pairs, min(RELATIONS // 2, len(pairs))):
+            picked.append((pair, *rng.sample((pair.first, pair.second), 2)))
+    questions = []
+    for pair, x, y in picked:
+        (form,) = language.forms[f"{pair.relation} asked"]
+        related = _group(language, x)
+        other = [
+            p.second if p.first == x else p.first
+            for p in language.pairs
+            if p.relation != pair.relation and x in (p.first, p.second)
+        ]
+        pool = [b for p, _, b in picked if p.pos == pair.pos and b not in related]
+        others = (_draw(other, rng, 1) + _draw(pool, rng))[: CHOICES - 1]
+        questions.append((fill(form, {"x": x, "y": ""})[0].strip(), y, others))
+    return _arrange(questions, rng), [(pair.relation, x, y) for pair, x, y in picked]
+
+
+def _group(language: Language, word: str) -> frozenset[str]:
+    return frozenset(w for left, right in language.groups if word in left + right for w in left + right)
+
+
+def _draw(pool: Iterable[str], rng: random.Random, count: int = CHOICES - 1) -> list[str]:
+    """Up to ``count`` different ones; what stands more often in the pool is likelier."""
+    shuffled = list(pool)
+    rng.shuffle(shuffled)
+    return list(dict.fromkeys(shuffled))[:count]
+
+
+def _arrange(items: Sequence[tuple[str, str, list[str]]], rng: random.Random) -> tuple[Question, ...]:
+    """Shuffles the items, and spreads the right answers evenly over the places."""
+    questions = []
+    for number, (question, answer, others) in enumerate(rng.sample(items, len(items))):
+        place = number % (len(others) + 1)
+        choices = [*others[:place], answer, *others[place:]]
+        questions.append(Question(question, tuple(choices), place))
+    return tuple(rng.sample(questions, len(questions)))

@@ -1,0 +1,15 @@
+"""Lexical relations: which words mean the same, and which the opposite."""
+
+from sensekd.lexicon.build import build_lexicon, lexicon_identity, lexicon_settings
+from sensekd.lexicon.relations import ANTONYM, SYNONYM, Lexicon, merge, relation_frame
+
+__all__ = [
+    "ANTONYM",
+    "SYNONYM",
+    "Lexicon",
+    "build_lexicon",
+    "lexicon_identity",
+    "lexicon_settings",
+    "merge",
+    "relation_frame",
+]

@@ -1,0 +1,1 @@
+"""What a comparison found, for people: one self-contained page, and a table for the terminal."""

@@ -1,0 +1,78 @@
+"""The comparison as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from sensekd.evaluation.compare import direction
+from sensekd.report.labels import baseline_of, number, ordered_arms, ordered_metrics, unit
+from sensekd.report.verdict import Outcome, findings, sentence
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.text import Text
+
+MARKS: Final[Mapping[Outcome, str]] = {"better": "▲", "worse": "▼", "open": "≈"}
+ONE_SEED: Final = "One seed: differences have no interval, and decide nothing."
+_STYLES: Final[Mapping[Outcome, str]] = {"better": "blue", "worse": "yellow", "open": "dim"}
+
+
+def _cell(results: Mapping[str, Any], arm: str, metric: str, mark: Outcome | None) -> Text:
+    from rich.text import Text
+
+    value = results["summary"][arm].get(metric)
+    if value is None:
+        return Text("", justify="right")
+    text = Text(number(value["mean"], metric, results), justify="right")
+    if value["high"] > value["low"]:
+        text.append(f" ±{number((value['high'] - value['low']) / 2, metric, results)}", style="dim")
+    text.append(f" {MARKS[mark]}" if mark else "  ", style=_STYLES[mark] if mark else "")
+    return text
+
+
+def render_table(results: Mapping[str, Any]) -> Group:
+    """Arms x metrics (mean ± half of the 95 % interval), and below it what differs from the baseline.
+
+    A cell ends with ▲ or ▼ where the arm is better or worse than the baseline and zero lies outside the interval of the
+    paired differences, with ≈ where it lies inside. Names are shown as they are, never read as markup.
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    baseline, metrics = baseline_of(results), ordered_metrics(results)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("arm", no_wrap=True)
+    for metric in metrics:
+        arrow = "↑" if direction(metric) == "higher" else "↓"
+        # Spaces, so that a narrow terminal can break the name.
+        table.add_column(
+            Text(f"{metric.replace('_', ' ')}\n{unit(metric, results)} {arrow}"), justify="right", overflow="fold"
+        )
+    lines = []
+    for arm in ordered_arms(results["summary"]):
+        found = findings(results, arm, baseline) if baseline else ()
+        marks = {each.metric: each.outcome for each in found}
+        table.add_row(Text(arm), *(_cell(results, arm, metric, marks.get(metric)) for metric in metrics))
+        if found and arm not in {"teacher", "pruned"}:
+            lines.append(sentence(found) if max(each.runs for each in found) > 1 else ONE_SEED)
+    chance = results.get("chance") or {}
+    if chance:
+        cells = [number(chance[metric], metric, results) + "  " if metric in chance else "" for metric in metrics]
+        table.add_row(*(Text(text, style="dim") for text in ("(chance)", *cells)))
+    if baseline is not None:
+        legend = f"▲ better, ▼ worse than {baseline} (95 % interval of the paired differences without zero), ≈ open"
+        lines.insert(0, legend)
+    return Group(table, Text(""), *(Text(line) for line in dict.fromkeys(lines)))
+
+
+def plain_table(results: Mapping[str, Any], width: int = 120) -> str:
+    """`render_table` as text without colours."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    console = Console(file=StringIO(), width=width, color_system=None)
+    console.print(render_table(results))
+    return str(console.file.getvalue())  # type: ignore[attr-defined]

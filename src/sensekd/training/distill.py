@@ -1,0 +1,224 @@
+"""One training from beginning to end: cut the student, train it, leave it as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sensekd.artefacts import fingerprint
+from sensekd.errors import InputError
+from sensekd.training.arguments import training_arguments
+from sensekd.training.checkpoints import clear, newest_checkpoint, step_of
+from sensekd.training.data import TokenBlocks, collate
+from sensekd.training.export import export_student
+from sensekd.training.students import chosen_layers, make_student
+from sensekd.training.supervision import SenseSupervision
+from sensekd.training.trunk import Trunk, share_trunk
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sensekd.config import Recipe
+    from sensekd.targets import SenseTable
+    from sensekd.training.trainer import Distillation, SenseDistillationTrainer
+
+Progress = Callable[[int, int], None]
+WordEdges = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """What a training did.
+
+    Attributes:
+        history: one record per logging: step, loss, every term as it was differentiated, counts, tokens per second.
+        tokens: tokens read in training, over all processes.
+        steps: optimiser steps, those before a resume included.
+        shared_layers: n of the shared trunk.
+        trunk_reason: why n is not larger.
+        trainable: number of trained parameters.
+        parameters: number of the student's parameters.
+        resumed_from: step of the checkpoint that was resumed from, 0 for none.
+        seconds: wall time of the training alone (of this process, since the resume).
+    """
+
+    history: tuple[Mapping[str, float], ...]
+    tokens: int
+    steps: int
+    shared_layers: int
+    trunk_reason: str
+    trainable: int
+    parameters: int
+    resumed_from: int
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """What two equal trainings have in common, as plain values, without the history."""
+        names = ("tokens", "steps", "shared_layers", "trunk_reason", "trainable", "parameters")
+        return {name: getattr(self, name) for name in names}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _made_from(recipe: Recipe, steps: int, blocks: TokenBlocks, table: SenseTable | None, trunk: int) -> dict[str, Any]:
+    """What must be equal for a checkpoint to be one of this very training."""
+    training = recipe.training.model_dump(mode="json", exclude={"save_every", "log_every", "threads"})
+    made_from: dict[str, Any] = {
+        "recipe": fingerprint([
+            steps, recipe.seed, training,
+            recipe.student.model_dump(mode="json"), recipe.loss.model_dump(mode="json"),
+        ]),
+        "data": blocks.identity,
+        "shared_layers": trunk,
+    }  # fmt: skip
+    if table is not None:
+        made_from["senses"] = fingerprint([list(table.rows.shape), float(table.norms.double().sum()), table.sigma2])
+    return made_from
+
+
+def _supervision(senses: tuple[SenseTable, WordEdges | None] | None) -> SenseSupervision | None:
+    if senses is None:
+        return None
+    table, edges = senses
+    nowhere = torch.zeros(len(table.own.indptr) - 1, dtype=torch.bool)
+    return SenseSupervision(table, *(edges or (nowhere, nowhere)))
+
+
+def _trunk(teacher: PreTrainedModel, student: PreTrainedModel, recipe: Recipe) -> Trunk:
+    loss = recipe.loss
+    if recipe.student.shared_trunk == "off":
+        return Trunk(student, 0, "the recipe turns it off")
+    if not (loss.alpha or loss.lam or loss.mu):
+        return Trunk(student, 0, "no term of the loss looks at the teacher")
+    return share_trunk(teacher, student, chosen_layers(teacher.config.num_hidden_layers, recipe.student))
+
+
+def _trainer(
+    model: PreTrainedModel, distillation: Distillation, args: Any, blocks: TokenBlocks, progress: Progress | None
+) -> SenseDistillationTrainer:
+    from transformers import PrinterCallback, TrainerCallback
+
+    from sensekd.training.trainer import SenseDistillationTrainer
+
+    class Report(TrainerCallback):  # type: ignore[misc]
+        """Say how far it is."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if progress is not None and state.is_world_process_zero:
+                progress(state.global_step, state.max_steps)
+
+    trainer = SenseDistillationTrainer(
+        model, distillation, args=args, train_dataset=blocks, data_collator=collate, callbacks=[Report()]
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _start_of(trainer: SenseDistillationTrainer, work: Path, made_from: Mapping[str, Any]) -> Path | None:
+    """Where to resume from; what was cut short before is cleared away."""
+    newest = newest_checkpoint(work, made_from)
+    if trainer.is_world_process_zero():
+        clear(work, above=-1 if newest is None else step_of(newest))
+    trainer.accelerator.wait_for_everyone()
+    return newest
+
+
+def _train(
+    trunk: Trunk,
+    distillation: Distillation,
+    recipe: Recipe,
+    steps: int,
+    blocks: TokenBlocks,
+    work: Path,
+    progress: Progress | None,
+) -> tuple[SenseDistillationTrainer, int, float]:
+    """Train the trunk's model in place; (trainer, step that was resumed from, seconds)."""
+    use_cache = trunk.model.config.use_cache
+    args = training_arguments(recipe, steps, work, trunk.model.device)
+    trainer = _trainer(trunk.model, distillation, args, blocks, progress)
+    start = _start_of(trainer, work, distillation.made_from or {})
+    began = time.perf_counter()
+    try:
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+        trainer.refuse_non_finite()
+    finally:
+        # The Trainer switches the cache off in the configuration; where no trunk is shared that is the student's own.
+        trunk.model.config.use_cache = use_cache
+    return trainer, 0 if start is None else step_of(start), time.perf_counter() - began
+
+
+def distill(
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    steps: int,
+    blocks: TokenBlocks,
+    *,
+    senses: tuple[SenseTable, WordEdges | None] | None = None,
+    folders: tuple[Path, Path],
+    progress: Progress | None = None,
+) -> DistillResult:
+    """Cut a student from the teacher, train it for `steps` and export it to `folder`.
+
+    The order of the data follows from the recipe's seed alone: arms of the same seed read the same batches. An
+    interrupted training goes on from the newest complete checkpoint in `work`, bit for bit as if never interrupted.
+
+    Args:
+        teacher: as `load_teacher` gives it, on the device of the training.
+        tokenizer: saved beside the student.
+        recipe: of this arm, with its seed.
+        steps: optimiser steps; 0 leaves the cut student untrained.
+        blocks: training data.
+        senses: candidate sense rows, needed where λ > 0 or μ > 0, and (starts_word, ends_word), each [V] bool; without
+            these every label counts as a whole word.
+        folders: the Hugging Face folder that is written, and a folder for checkpoints, emptied of them at the end.
+        progress: called after every step with (step, steps).
+
+    Raises:
+        InputError: the recipe does not fit the teacher or the data.
+        SenseKDError: the loss became NaN or infinite.
+    """
+    folder, work = folders
+    student = make_student(teacher, recipe.student)
+    trainable = sum(value.numel() for value in student.parameters() if value.requires_grad)
+    total = sum(value.numel() for value in student.parameters())
+    if steps == 0:
+        export_student(student.eval(), tokenizer, folder)
+        return DistillResult((), 0, 0, 0, "not trained", trainable, total, 0, 0.0)
+    if trainable == 0:
+        raise InputError(
+            f"no parameter of the student is trainable, but {steps} steps of training are asked for",
+            "student.train_top of at least 1, or a pattern in student.train", "raise student.train_top",
+        )  # fmt: skip
+    trunk = _trunk(teacher, student, recipe)
+    table = None if senses is None else senses[0]
+    made_from = _made_from(recipe, steps, blocks, table, trunk.layers)
+    from sensekd.training.trainer import Distillation
+
+    distillation = Distillation(teacher, recipe.loss, _supervision(senses), trunk.layers, made_from)
+    with _threads(recipe.training.threads):
+        trainer, start, seconds = _train(trunk, distillation, recipe, steps, blocks, work, progress)
+    if trainer.is_world_process_zero():
+        export_student(student.eval(), tokenizer, folder)
+        clear(work)
+    trainer.accelerator.wait_for_everyone()
+    state = trainer.state
+    history = tuple(record for record in state.log_history if "loss" in record)
+    return DistillResult(
+        history, state.num_input_tokens_seen, state.global_step, trunk.layers, trunk.reason, trainable, total,
+        start, seconds,
+    )  # fmt: skip

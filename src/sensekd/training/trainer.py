@@ -1,0 +1,323 @@
+"""`transformers.Trainer` with the loss L = L_CE + α τ² L_KL + λ L_sense + μ L_hid (DSKD, arXiv 2602.22351).
+
+Shapes: B sequences, T tokens, N = B (T - 1) label positions, D hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Trainer
+
+from sensekd.errors import InputError, SenseKDError
+from sensekd.losses import (
+    IGNORE,
+    LossTerm,
+    cross_entropy,
+    hidden_mse,
+    kl_divergence,
+    sense_pull,
+    sense_push,
+)
+from sensekd.targets import select
+from sensekd.training.checkpoints import seal
+from sensekd.training.record import Window
+from sensekd.training.supervision import Batch, Counts, SenseSupervision, annotate, random_draws
+from sensekd.training.trunk import capture_inputs, layers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedModel
+
+    from sensekd.config import LossConfig
+
+_WEIGHTS: Final = "model.safetensors"
+_NEVER: Final = 1 << 53
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What a student learns from.
+
+    Attributes:
+        teacher: frozen, in evaluation mode, on the device of the training; may be None where only CE is asked for.
+        loss: weights of the terms and how senses are used.
+        senses: table and word edges; needed where λ > 0 or μ > 0 (for σ²).
+        shared_layers: n of the shared trunk; the trained model is fed with the teacher's state after n layers.
+        made_from: identities that a checkpoint remembers; one of another making is refused.
+    """
+
+    teacher: PreTrainedModel | None
+    loss: LossConfig
+    senses: SenseSupervision | None
+    shared_layers: int = 0
+    made_from: Mapping[str, Any] | None = None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term looks at the teacher."""
+        return self.loss.alpha > 0 or self.needs_states
+
+    @property
+    def needs_states(self) -> bool:
+        """Whether any term looks at h^T."""
+        return self.loss.lam > 0 or self.loss.mu > 0
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One forward of the teacher: states [B, T - 1, D], logits [B, T - 1, V], state after the trunk [B, T, D]."""
+
+    states: Tensor | None = None
+    logits: Tensor | None = None
+    trunk: Tensor | None = None
+
+
+class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer whose loss is CE + KL + sense + hidden state, each divided once by its own global count.
+
+    Args:
+        model: the student, or its tail where a trunk is shared.
+        distillation: teacher, loss and senses.
+        rest: everything else that `transformers.Trainer` takes.
+
+    Raises:
+        InputError: a term is asked for whose teacher or senses are missing.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, model: PreTrainedModel, distillation: Distillation, **rest: Any) -> None:
+        super().__init__(model=model, **rest)
+        if distillation.needs_teacher and distillation.teacher is None:
+            raise InputError("the loss looks at a teacher, but there is none", "a teacher, or alpha = lambda = mu = 0")
+        if distillation.needs_states and distillation.senses is None:
+            raise InputError(
+                "lambda or mu is above 0, but there is no sense table",
+                "a sense dictionary (senses, and σ² as the unit of distances)",
+                "build it with `sensekd senses build`, or set loss.lambda and loss.mu to 0",
+            )
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise InputError(
+                "the launcher shards the model (FSDP or DeepSpeed)", "one whole student a process (DDP)",
+                "start it with torchrun, or with an accelerate configuration of type MULTI_GPU",
+            )  # fmt: skip
+        senses = distillation.senses
+        self.distillation = distillation
+        self._senses = senses.to(self.args.device) if senses is not None and distillation.needs_states else None
+        self._trunk_end = None
+        if distillation.shared_layers and distillation.teacher is not None:
+            self._trunk_end = layers_of(distillation.teacher)[distillation.shared_layers]
+        self._window = Window()
+        self._first_bad = torch.tensor(_NEVER, dtype=torch.float64, device=self.args.device)
+        self._counts = Counts(*(torch.ones((), device=self.args.device),) * 3)
+
+    # ---- what of the accumulated batch is supervised
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor]:
+        """Fetch the batches of one optimiser step; count what they supervise, over all of them and all processes."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        if not batches:
+            return batches, torch.zeros((), device=device)
+        args, loss = self.args, self.distillation.loss
+        draws: list[Tensor | None] = [None] * len(batches)
+        if self._senses is not None and loss.positions != "all":
+            step = self.state.global_step
+            draws = [*random_draws(batches, args.seed, step, args.process_index, args.world_size)]
+        rows = []
+        for batch, draw in zip(batches, draws, strict=True):
+            if self._senses is not None:
+                counts = annotate(batch, self._senses, loss, draw)
+            else:
+                labels = (batch["labels"][:, 1:] != IGNORE).sum()
+                counts = Counts(labels, torch.zeros_like(labels), torch.zeros_like(labels))
+            rows.append(torch.stack(counts))
+        tokens = sum(batch["input_ids"].numel() for batch in batches) * args.world_size
+        self._window.begin_step(tokens)
+        self.state.num_input_tokens_seen += tokens
+        total = self._reduce(torch.stack(rows).sum(0).to(device))
+        self._counts = Counts(*total.unbind())
+        self._note_counts()
+        return batches, self._counts.labels
+
+    def _note_counts(self) -> None:
+        # Every process notes its share of a global number, so that the sum over processes is that number.
+        share = 1 / self.args.world_size
+        self._window.add("count:n_labels", self._counts.labels * share)
+        if self.distillation.loss.lam > 0:
+            for name, count in (("pull", self._counts.pull), ("push", self._counts.push)):
+                self._window.add(f"count:n_{name}", count * share)
+                self._window.add(f"present:{name}", (count > 0) * share)
+
+    def _reduce(self, value: Tensor) -> Tensor:
+        if self.args.world_size == 1:
+            return value
+        reduced: Tensor = self.accelerator.reduce(value, reduction="sum")
+        return reduced
+
+    # ---- one forward of each model
+
+    @torch.no_grad()
+    def _teach(self, inputs: Batch) -> Signal:
+        loss, teacher = self.distillation.loss, self.distillation.teacher
+        if teacher is None or not self.distillation.needs_teacher:
+            return Signal()
+        ids = inputs["input_ids"]
+        with contextlib.ExitStack() as hooks:
+            below = hooks.enter_context(capture_inputs(self._trunk_end)) if self._trunk_end is not None else None
+            last = hooks.enter_context(capture_inputs(teacher.get_output_embeddings()))
+            if loss.alpha > 0:
+                # Only label positions reach the output embedding, so nothing of the size of the logits is sliced later.
+                keep = torch.arange(ids.shape[1] - 1, device=ids.device)
+                logits = teacher(**_reads(inputs), use_cache=False, logits_to_keep=keep).logits
+                states = last[0]
+            else:
+                logits = None
+                states = teacher.base_model(**_reads(inputs), use_cache=False).last_hidden_state[:, :-1]
+        return Signal(states, logits, below[0] if below else None)
+
+    def _study(self, model: nn.Module, inputs: Batch, signal: Signal) -> tuple[Tensor, Tensor]:
+        reads = _reads(inputs)
+        keep = torch.arange(inputs["input_ids"].shape[1] - 1, device=inputs["input_ids"].device)
+        if signal.trunk is not None:
+            del reads["input_ids"]
+            reads["inputs_embeds"] = signal.trunk
+        # The root forward goes through the wrapper (DDP, FSDP2); the hook sits on the module inside.
+        with capture_inputs(self.model.get_output_embeddings()) as last:
+            logits = model(**reads, use_cache=False, logits_to_keep=keep).logits
+        return last[0], logits
+
+    # ---- the loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """This batch's part of the loss of the whole accumulated global batch.
+
+        Processes see their gradients averaged, hence the factor; the parts then add up to the loss of the global batch.
+        """
+        signal = self._teach(inputs)
+        states, logits = self._study(model, inputs, signal)
+        labels = inputs["labels"][:, 1:].reshape(-1)
+        weighted = self._terms(inputs, signal, states.flatten(0, 1), logits.flatten(0, 1), labels)
+        loss = torch.stack(weighted).sum() if len(weighted) > 1 else weighted[0]
+        step = torch.full_like(self._first_bad, self.state.global_step + 1)
+        self._first_bad = torch.where(torch.isfinite(loss.detach()), self._first_bad, self._first_bad.minimum(step))
+        loss = loss * self.args.world_size
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _terms(self, inputs: Batch, signal: Signal, states: Tensor, logits: Tensor, labels: Tensor) -> list[Tensor]:
+        """The weighted terms, each divided by its count over the whole accumulated global batch."""
+        loss, senses, counts = self.distillation.loss, self._senses, self._counts
+        mask = labels != IGNORE
+        found = [self._term("ce", cross_entropy(logits, labels), counts.labels)]
+        if loss.alpha > 0 and signal.logits is not None:
+            term = kl_divergence(signal.logits.flatten(0, 1), logits, loss.tau, mask)
+            found.append(loss.alpha * loss.tau**2 * self._term("kl", term, counts.labels))
+        if senses is None or signal.states is None:
+            return found
+        teacher = signal.states.flatten(0, 1)
+        if loss.mu > 0:
+            term = hidden_mse(teacher, states, senses.table.sigma2, mask)
+            found.append(loss.mu * self._term("hidden", term, counts.labels))
+        if loss.lam > 0:
+            found += self._sense_terms(inputs, senses, teacher, states)
+        return found
+
+    def _sense_terms(self, inputs: Batch, senses: SenseSupervision, teacher: Tensor, states: Tensor) -> list[Tensor]:
+        loss, table, counts = self.distillation.loss, senses.table, self._counts
+        labels, whole = inputs["sense_labels"].reshape(-1), inputs["whole_word"].reshape(-1)
+        targets = select(table, labels, whole, teacher, loss.kappa, own=loss.push == "relative")
+        pull = sense_pull(states, targets, table.sigma2)
+        push, active = sense_push(states, targets, table.sigma2, loss.effective_margin, loss.push)
+        self._window.add("active:push", active.sum)
+        self._window.add("rows:push", active.count)
+        return [
+            loss.lam * loss.beta_positive * self._term("pull", pull, counts.pull),
+            loss.lam * loss.beta_negative * self._term("push", push, counts.push),
+        ]
+
+    def _term(self, name: str, term: LossTerm, count: Tensor) -> Tensor:
+        """sum / global count, and a note of it; 0 where nothing was supervised, so that an absent term adds nothing."""
+        value = term.sum / count.clamp(min=1)
+        self._window.add(f"term:{name}", value)
+        return value
+
+    # ---- logging, checkpoints
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of every term since the last logging; the only place where the device is waited for.
+
+        Raises:
+            SenseKDError: the loss was not finite at some step.
+        """
+        self.refuse_non_finite()
+        if "loss" in logs:
+            logs.update(self._window.read(self._reduce))
+        super().log(logs, start_time)
+
+    def refuse_non_finite(self) -> None:
+        """Stop where the loss has become NaN or infinite, naming the first such step."""
+        first = self._first_bad
+        if self.args.world_size > 1:
+            first = self.accelerator.gather(first.reshape(1)).min()
+        if (step := int(first)) < _NEVER:
+            raise SenseKDError(
+                f"the loss is not finite at step {step}\n"
+                "  do:       lower training.learning_rate or the weights of the loss, or use float32"
+            )
+
+    def floating_point_ops(self, inputs: Batch) -> int:
+        """Not counted: it would walk over all parameters at every step."""
+        return 0
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Trainable weights alone: the frozen ones are the teacher's."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        source = state_dict if state_dict is not None else trained
+        save_file({name: source[name].detach().contiguous() for name in trained}, folder / _WEIGHTS)
+
+    @torch.no_grad()
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target = dict((model or self.model).named_parameters())
+        stored = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
+        trained = {name for name, value in target.items() if value.requires_grad}
+        if trained != set(stored):
+            raise InputError(
+                f"the checkpoint {resume_from_checkpoint} holds {len(stored)} tensors",
+                f"the {len(trained)} trainable ones of this student",
+                "remove the folder of checkpoints to start anew",
+            )
+        for name, value in stored.items():
+            target[name].copy_(value)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save, then seal what was saved to the end."""
+        self.refuse_non_finite()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            seal(folder, self.distillation.made_from or {})
+
+
+def _reads(inputs: Batch) -> Batch:
+    return {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
