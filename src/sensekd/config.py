@@ -82,8 +82,12 @@ class LinkingConfig(_Section):
 
 
 class SensesConfig(_Section):
-    """The sense dictionary: what is sampled (from the training corpus, or from `corpus`) and how it is clustered."""
+    """The sense dictionary: what is sampled (from the training corpus, or from `corpus`) and how it is clustered.
 
+    `dictionary` names one that stands already; then nothing is sampled, and it must be of the recipe's teacher.
+    """
+
+    dictionary: str | None = None
     corpus: CorpusConfig | None = None
     assignment: Literal["predicted", "next", "agree"] = "predicted"
     samples_per_token: Positive = 200

@@ -9,10 +9,10 @@ from sensekd.cli.console import AsJson, Overrides, RecipePath, Summary, command,
 
 def summarise_results(results: dict[str, Any], output: str) -> Summary:
     """The closing words of every command that ends with results."""
-    from sensekd.report.table import render_table
+    from sensekd.report.table import plain_table
 
     files = {"results": f"{output}/results.json", "report": f"{output}/report.html"}
-    text = f"{render_table(results)}\nresults: {files['results']}\nreport:  {files['report']}"
+    text = f"{plain_table(results)}\nresults: {files['results']}\nreport:  {files['report']}"
     return Summary(text, {**files, "summary": results["summary"], "differences": results["differences"]})
 
 

@@ -12,7 +12,7 @@ from sensekd.demo.sentences import fill, sense_sentence
 from sensekd.demo.statements import Withheld, properties_of
 
 CHOICES = 4
-FACTS, RELATIONS = 200, 200
+FACTS = 200
 PER_SENSE = 2
 PER_PROPERTY = 3
 """At most so many members of one class have the same property withheld: the others are what it is learned from."""
@@ -32,12 +32,13 @@ def _facts(language: Language, rng: random.Random) -> tuple[tuple[Question, ...]
     true = {thing: properties_of(language, k) for k in language.kinds for thing in k.members}
     picked: list[tuple[str, str]] = []
     of_class: Counter[tuple[str, str]] = Counter()
-    of_thing: Counter[str] = Counter()
+    asked: set[tuple[str, str]] = set()
     every = [(kind, thing, p) for kind in language.kinds for thing in kind.members for p in true[thing]]
     for kind, thing, p in rng.sample(every, len(every)):
-        if len(picked) < FACTS and of_thing[thing] < 2 and of_class[kind.name, p] < PER_PROPERTY:
+        verb = p.split(" ", 1)[0]
+        if len(picked) < FACTS and (thing, verb) not in asked and of_class[kind.name, p] < PER_PROPERTY:
             picked.append((thing, p))
-            of_thing[thing] += 1
+            asked.add((thing, verb))
             of_class[kind.name, p] += 1
     answers = [p for _, p in picked]
     questions = []
@@ -74,25 +75,31 @@ def _new_sentences(language: Language, sense: Sense, rng: random.Random) -> list
 
 
 def _relations(language: Language, rng: random.Random) -> tuple[tuple[Question, ...], list[tuple[str, str, str]]]:
-    """Opposites and synonyms in a form and direction never said; a word of the other relation stands beside."""
+    """Opposites and synonyms in a form never used for the word; a word of the other relation stands beside.
+
+    A word is withheld in both relations: were it in one only, the form alone would point to the other's word. Of a
+    group's words those are taken whose partners are not, so that the reverse of what is asked is always said.
+    """
     picked: list[tuple[Pair, str, str]] = []
-    by_relation = {r: [p for p in language.pairs if p.relation == r and not p.sense] for r in ("antonym", "synonym")}
-    for pairs in by_relation.values():
-        for pair in rng.sample(pairs, min(RELATIONS // 2, len(pairs))):
-            picked.append((pair, *rng.sample((pair.first, pair.second), 2)))
+    for sides in language.groups:
+        start = rng.randrange(2)
+        withheld = [word for side in range(2) for word in sides[side][(start + side) % 2 :: 2]]
+        picked += [(pair, word, other) for word in withheld for pair, other in _partners(language, word)]
     questions = []
     for pair, x, y in picked:
         (form,) = language.forms[f"{pair.relation} asked"]
         related = _group(language, x)
-        other = [
-            p.second if p.first == x else p.first
-            for p in language.pairs
-            if p.relation != pair.relation and x in (p.first, p.second)
-        ]
+        opposite = [other for p, other in _partners(language, x) if p.relation != pair.relation]
         pool = [b for p, _, b in picked if p.pos == pair.pos and b not in related]
-        others = (_draw(other, rng, 1) + _draw(pool, rng))[: CHOICES - 1]
+        others = (_draw(opposite, rng, 1) + _draw(pool, rng))[: CHOICES - 1]
         questions.append((fill(form, {"x": x, "y": ""})[0].strip(), y, others))
     return _arrange(questions, rng), [(pair.relation, x, y) for pair, x, y in picked]
+
+
+def _partners(language: Language, word: str) -> list[tuple[Pair, str]]:
+    """The pairs of a word that is in one group, each with the other word."""
+    pairs = [p for p in language.pairs if p.sense is None and word in (p.first, p.second)]
+    return [(p, p.second if p.first == word else p.first) for p in pairs]
 
 
 def _group(language: Language, word: str) -> frozenset[str]:

@@ -26,7 +26,7 @@ from sensekd.demo.statements import Withheld, class_statements, relation_stateme
 
 __all__ = ["Document", "Occurrence", "Question", "World", "build_world", "write_world"]
 
-SHARES = {"scene": 0.43, "gloss": 0.1, "relation": 0.27, "chain": 0.2}
+SHARES = {"scene": 0.37, "gloss": 0.14, "relation": 0.36, "chain": 0.13}
 """Documents of each sort."""
 
 
@@ -77,6 +77,7 @@ class _Author:
         self.language = language
         self.withheld = withheld
         self.relations = relation_statements(language, withheld)
+        self.weights = [2 if pair.sense is None else 1 for pair in language.pairs]
         self.things = thing_statements(language, withheld)
         self.classes = class_statements(language)
         self.pairs = tuple(pair for pair in language.pairs if pair.sense is None)
@@ -123,7 +124,7 @@ class _Author:
         return sentences
 
     def _relation(self, rng: random.Random) -> list[Sentence]:
-        return [rng.choice(some) for some in rng.sample(self.relations, rng.randint(3, 6))]
+        return [rng.choice(some) for some in rng.sample(self.relations, rng.randint(3, 6), counts=self.weights)]
 
     def _chain(self, rng: random.Random) -> list[Sentence]:
         things = [rng.choice(some) for some in rng.sample(self.things, rng.randint(3, 5))]

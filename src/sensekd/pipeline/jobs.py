@@ -103,18 +103,18 @@ class Bench:
 
     def run(self, job: Job, progress: Progress) -> None:
         """Train (unless it is the teacher), evaluate, and write the record."""
-        start = time.perf_counter()
         record: dict[str, Any] = {"arm": job.arm, "seed": job.seed, "tokens": 0, "history": []}
+        training = 0.0
         if job.arm == TEACHER:
             model = self.work.teacher.model
         else:
             recipe, steps = arm_recipe(self.work.recipe, job.arm, job.seed)
             result = self.distil(recipe, steps, job, progress)
             record |= {"tokens": result.tokens, "history": list(result.history), "student": result.facts()}
-            model = self.student(job)
-        trained = time.perf_counter()
+            model, training = self.student(job), result.seconds
+        start = time.perf_counter()
         record |= evaluate_model(self, model)
-        record["seconds"] = {"train": trained - start, "evaluate": time.perf_counter() - trained}
+        record["seconds"] = {"train": training, "evaluate": time.perf_counter() - start}
         write_json(job.outputs(self.work.output)[-1], record)
 
     def distil(self, recipe: Recipe, steps: int, job: Job, progress: Progress) -> DistillResult:
@@ -156,7 +156,7 @@ def evaluate_model(bench: Bench, model: PreTrainedModel) -> dict[str, Any]:
     metrics = dict(
         intrinsic(
             model, work.teacher.model, blocks, bench.antonyms,
-            batch_size=config.batch_size, whole_word_edges=bench.edges,
+            batch_size=config.batch_size, whole_word_edges=bench.edges, vocabulary=len(work.teacher.tokenizer),
         )
     )  # fmt: skip
     items: dict[str, list[int]] = {}

@@ -67,13 +67,18 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
     """Sample the teacher's states and cluster them into `sample` and `senses`."""
     from sensekd.senses.capture import capture
     from sensekd.senses.cluster import cluster
+    from sensekd.senses.dictionary import SenseDictionary
     from sensekd.senses.sample import StateSample
 
     config: SensesConfig = work.recipe.senses
-    sample_folder, folder = work.path("sample"), work.path("senses")
+    if config.dictionary is not None:
+        SenseDictionary.load(work.senses, work.teacher.identity)
+        work.stages.reporter.note(f"senses: {work.senses} is used as it is")
+        return
+    sample_folder, folder = work.path("sample"), work.senses
     shape = config.model_dump(mode="json")
     sampling = {name: value for name, value in shape.items() if name in _SAMPLING}
-    shape.pop("corpus")
+    del shape["corpus"], shape["dictionary"]
 
     def build_sample(progress: Progress) -> None:
         teacher = work.teacher
@@ -98,7 +103,7 @@ def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool) -> SenseTabl
     from sensekd.senses.dictionary import SenseDictionary
     from sensekd.targets import build_table
 
-    dictionary = SenseDictionary.load(work.path("senses"), work.teacher.identity)
+    dictionary = SenseDictionary.load(work.senses, work.teacher.identity)
     linked = bool(work.recipe.lexicon.sources)
     relations = TokenRelations.load(work.path("relations")) if linked else None
     table = build_table(dictionary, relations, synonyms=synonyms, antonyms=antonyms)
@@ -179,7 +184,17 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
 
 
 def prepare(work: Workspace) -> dict[str, Any]:
-    """Run every stage before training, in order, and return the coverage."""
+    """Run every stage before training, in order, and return the coverage.
+
+    Raises:
+        InputError: the tokenizer has more tokens than the teacher has rows, or any input of a stage is wrong.
+    """
+    if len(work.tokenizer) > work.vocabulary:
+        raise InputError(
+            f"vocabulary mismatch: the tokenizer has {len(work.tokenizer)} tokens, the teacher {work.vocabulary} rows",
+            "a teacher with a row for every token",
+            "use the tokenizer that the teacher was trained with",
+        )
     documents = prepare_tokens(work, "train", work.recipe.corpus)
     prepare_tokens(work, "heldout", work.recipe.evaluation.corpus)
     prepare_relations(work)

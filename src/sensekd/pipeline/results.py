@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +39,7 @@ def gold_quality(work: Workspace) -> dict[str, Any] | None:
     def build(_: Progress) -> None:
         teacher = work.teacher
         lines = Path(source).read_text(encoding="utf-8").splitlines()
-        dictionary = SenseDictionary.load(work.path("senses"), teacher.identity)
+        dictionary = SenseDictionary.load(work.senses, teacher.identity)
         write_json(
             path, evaluate_gold(dictionary, teacher.model, teacher.tokenizer, [json.loads(line) for line in lines])
         )
@@ -69,7 +68,7 @@ def collect(work: Workspace, jobs: Sequence[Job], coverage: dict[str, Any], comm
     """
     records = [read_record(work.output, job) for job in jobs]
     arms = [
-        ArmResult(record["arm"], record["seed"], _finite(record["metrics"]), record["tokens"], record["items"])
+        ArmResult(record["arm"], record["seed"], record["metrics"], record["tokens"], record["items"])
         for record in records
     ]
     results = {
@@ -81,15 +80,12 @@ def collect(work: Workspace, jobs: Sequence[Job], coverage: dict[str, Any], comm
         "provenance": _provenance(work, command),
         "times": {
             "stages": work.stages.seconds,
-            "arms": {job.name: r["seconds"] for job, r in zip(jobs, records, strict=True)},
+            "arms": {record["arm"] + f"-{record['seed']}": record["seconds"]["train"] for record in records},
+            "evaluation": {record["arm"] + f"-{record['seed']}": record["seconds"]["evaluate"] for record in records},
         },
     }
     write_json(work.path("results.json"), results)
     return results
-
-
-def _finite(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def histories(work: Workspace, jobs: Sequence[Job]) -> dict[str, list[dict[str, Any]]]:

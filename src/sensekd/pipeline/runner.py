@@ -18,6 +18,8 @@ from sensekd.pipeline.jobs import Job
 from sensekd.pipeline.stages import Progress
 from sensekd.pipeline.workspace import Workspace
 
+Outcome = tuple[Job, float] | Exception
+
 
 def _environment(threads: int) -> dict[str, str]:
     passive = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
@@ -80,6 +82,13 @@ class Worker:
         )
 
 
+def _next(ended: queue.SimpleQueue[Outcome]) -> Outcome:
+    """Wait for an outcome. The wait ends now and then, because Ctrl-C may reach another thread than this one."""
+    while True:
+        with suppress(queue.Empty):
+            return ended.get(timeout=0.2)
+
+
 def run_jobs(work: Workspace, jobs: Sequence[Job], workers: int) -> None:
     """Run the jobs that are not fresh, `workers` at a time, and stamp each as it ends.
 
@@ -95,7 +104,7 @@ def run_jobs(work: Workspace, jobs: Sequence[Job], workers: int) -> None:
             count += 1
     if not count:
         return
-    ended: queue.SimpleQueue[tuple[Job, float] | BaseException] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
 
     def serve(worker: Worker) -> None:
         try:
@@ -114,8 +123,8 @@ def run_jobs(work: Workspace, jobs: Sequence[Job], workers: int) -> None:
             worker = stack.enter_context(Worker(work))
             threading.Thread(target=serve, args=(worker,), daemon=True).start()
         for number in range(1, count + 1):
-            outcome = ended.get()
-            if isinstance(outcome, BaseException):
+            outcome = _next(ended)
+            if isinstance(outcome, Exception):
                 raise outcome
             job, seconds = outcome
             work.stages.done(job.name, keys[job], job.outputs(work.output), seconds)

@@ -45,10 +45,10 @@ def build_senses_of(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     documents = prepare_tokens(work, "train" if corpus is None else "senses", corpus or recipe.corpus)
     prepare_relations(work)
     prepare_senses(work, documents)
-    dictionary = SenseDictionary.load(work.path("senses"))
+    dictionary = SenseDictionary.load(work.senses)
     with_senses = int((dictionary.indptr.diff() > 0).sum())
     facts = {"rows": len(dictionary.centroids), "tokens": with_senses, "sigma2": round(float(dictionary.sigma2), 4)}
-    return {"senses": str(work.path("senses")), "facts": facts}
+    return {"senses": str(work.senses), "facts": facts}
 
 
 def distill_arm(recipe: Recipe, arm: str, reporter: Reporter) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def read_senses(folder: Path, word: str) -> tuple[str, list[dict[str, Any]]]:
     from sensekd.senses.reading import describe, render
 
     work = open_run(folder)
-    dictionary = SenseDictionary.load(work.path("senses"))
+    dictionary = SenseDictionary.load(work.senses)
     relations = TokenRelations.load(work.path("relations")) if work.recipe.lexicon.sources else None
     readings: list[SenseReading] = describe(dictionary, work.tokenizer, word, relations)
     return render(readings), [asdict(reading) for reading in readings]

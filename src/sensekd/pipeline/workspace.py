@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sensekd.artefacts import MANIFEST, file_digest, write_json
+from sensekd.artefacts import write_json
 from sensekd.config import Recipe
 from sensekd.errors import InputError
 from sensekd.pipeline.stages import Stages, content_id
@@ -111,13 +111,15 @@ class Workspace:
             "device": pick_device(self.recipe.device).type,
         }
 
+    @property
+    def senses(self) -> Path:
+        """The folder of the sense dictionary: the run's own, or the one that the recipe names."""
+        named = self.recipe.senses.dictionary
+        return self.path("senses") if named is None else Path(named)
+
     def artefact(self, name: str) -> str | None:
         """Identity of an artefact of this run; None where the recipe has no such stage."""
-        return content_id(self.path(name))
-
-    def manifest_digest(self, name: str) -> str:
-        """Digest of an artefact's manifest."""
-        return file_digest(self.path(name, MANIFEST))
+        return content_id(self.senses if name == "senses" else self.path(name))
 
 
 def source_key(path: str | None) -> str | None:

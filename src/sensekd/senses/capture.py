@@ -27,7 +27,8 @@ Progress = Callable[[int, int], None]
 # A state's bits must not depend on the row it is computed in. Matrix kernels treat the last, incomplete tile of rows
 # differently; with a multiple of this many rows there is no such tile.
 _ROWS: Final = 64
-_LOGITS: Final = 1 << 24
+_CHUNK: Final = 512
+_LOGITS: Final = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _predicted(teacher: Any, states: Tensor) -> Tensor:
             "a causal language model",
             "set senses.assignment: next",
         )
-    chunk = max(_ROWS, min(4096, _LOGITS // head.weight.shape[0]) // _ROWS * _ROWS)
+    chunk = max(_ROWS, min(_CHUNK, _LOGITS // head.weight.shape[0]) // _ROWS * _ROWS)
     found = []
     for piece in torch.split(states, chunk):
         # One fixed shape here too: the last piece is filled up.

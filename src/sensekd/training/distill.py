@@ -192,6 +192,8 @@ def distill(
         InputError: the recipe does not fit the teacher or the data.
         SenseKDError: the loss became NaN or infinite.
     """
+    from sensekd.training.trainer import Distillation
+
     folder, work = folders
     student = make_student(teacher, recipe.student)
     trainable = sum(value.numel() for value in student.parameters() if value.requires_grad)
@@ -205,10 +207,7 @@ def distill(
             "student.train_top of at least 1, or a pattern in student.train", "raise student.train_top",
         )  # fmt: skip
     trunk = _trunk(teacher, student, recipe)
-    table = None if senses is None else senses[0]
-    made_from = _made_from(recipe, steps, blocks, table, trunk.layers)
-    from sensekd.training.trainer import Distillation
-
+    made_from = _made_from(recipe, steps, blocks, None if senses is None else senses[0], trunk.layers)
     distillation = Distillation(teacher, recipe.loss, _supervision(senses), trunk.layers, made_from)
     with _threads(recipe.training.threads):
         trainer, start, seconds = _train(trunk, distillation, recipe, steps, blocks, work, progress)
@@ -216,8 +215,7 @@ def distill(
         export_student(student.eval(), tokenizer, folder)
         clear(work)
     trainer.accelerator.wait_for_everyone()
-    state = trainer.state
-    history = tuple(record for record in state.log_history if "loss" in record)
+    state, history = trainer.state, tuple(record for record in trainer.state.log_history if "loss" in record)
     return DistillResult(
         history, state.num_input_tokens_seen, state.global_step, trunk.layers, trunk.reason, trainable, total,
         start, seconds,

@@ -1,0 +1,178 @@
+"""`run` and `compare` from end to end on a run of seconds: contract, reuse, interruption, equality."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_run import write_inputs, write_recipe
+
+from sensekd.config import load_recipe
+from sensekd.pipeline.run import compare
+from sensekd.pipeline.stages import Progress
+
+SENSEKD = [sys.executable, "-c", "from sensekd.cli.main import entry; entry()"]
+
+
+class Notes:
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def progress(self, name: str) -> Progress:
+        return lambda done, total: None
+
+    @property
+    def started(self) -> list[str]:
+        return [line.partition(":")[0] for line in self.lines if line.endswith("started") or ": done in" in line]
+
+
+def without_times(path: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(path.read_text())
+    del results["times"]
+    return results
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("tiny")
+    recipe = write_recipe(folder, write_inputs(folder))
+    return folder, recipe, compare(load_recipe(recipe), Notes(), "sensekd compare recipe.yaml")
+
+
+def test_results_follow_the_contract(finished: tuple[Path, Path, dict[str, Any]]) -> None:
+    folder, _, _ = finished
+    results = json.loads((folder / "run" / "results.json").read_text())
+    arms = [(entry["arm"], entry["seed"]) for entry in results["arms"]]
+    assert arms == [("teacher", 0), ("kd", 0), ("dskd", 0), ("kd", 1), ("dskd", 1)]
+    for entry in results["arms"]:
+        assert entry["tokens"] == (0 if entry["arm"] == "teacher" else 4 * 4 * 16)
+        assert {"ce", "kl", "agreement", "antonym_discrimination", "quiz"} <= set(entry["metrics"])
+    teacher = results["arms"][0]["metrics"]
+    assert (teacher["kl"], teacher["agreement"]) == (0.0, 1.0)
+    values = [entry["metrics"]["ce"] for entry in results["arms"] if entry["arm"] == "dskd"]
+    summary = results["summary"]["dskd"]["ce"]
+    assert summary["mean"] == pytest.approx(sum(values) / 2)
+    assert summary["low"] <= summary["mean"] <= summary["high"]
+    assert {(row["arm"], row["against"]) for row in results["differences"]} >= {("dskd", "kd"), ("teacher", "kd")}
+    assert results["senses"] is None
+    assert set(results["coverage"]) == {"lexicon", "linking", "positions"}
+    positions = results["coverage"]["positions"]
+    assert positions["labels"] >= positions["own"] > positions["synonym"] > 0
+    assert results["provenance"]["recipe"]["loss"]["lambda"] == 1.0
+    assert set(results["times"]["arms"]) == {"teacher-0", "kd-0", "kd-1", "dskd-0", "dskd-1"}
+    assert (folder / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_the_sense_loss_changes_the_student(finished: tuple[Path, Path, dict[str, Any]]) -> None:
+    by_arm = {(e["arm"], e["seed"]): e["metrics"]["ce"] for e in finished[2]["arms"]}
+    assert by_arm["kd", 0] != by_arm["dskd", 0]
+    assert by_arm["kd", 0] != by_arm["kd", 1]
+
+
+def test_nothing_is_run_again_and_what_changed_is(finished: tuple[Path, Path, dict[str, Any]]) -> None:
+    folder, recipe, _ = finished
+    before = without_times(folder / "run" / "results.json")
+    again = Notes()
+    compare(load_recipe(recipe), again, "sensekd compare recipe.yaml")
+    assert again.started == []
+    assert without_times(folder / "run" / "results.json") == before
+
+    changed = Notes()
+    compare(load_recipe(recipe, ["loss.lambda=0.5", "compare.seeds=[0]"]), changed, "sensekd compare recipe.yaml")
+    assert changed.started == ["dskd-0"]  # Plain KD has no λ: its student stands.
+    (folder / "run" / "senses" / "manifest.json").unlink()
+    compare(load_recipe(recipe, ["compare.seeds=[0]", "compare.arms=[kd]"]), (lost := Notes()), "")
+    assert lost.started[:1] == ["senses"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_another_folder_and_other_workers_give_the_same_results(tmp_path: Path, workers: int) -> None:
+    recipe = write_recipe(tmp_path, write_inputs(tmp_path) | {"output": str(tmp_path / f"run{workers}")})
+    compare(load_recipe(recipe, [f"compare.workers={workers}", "compare.seeds=[0]"]), Notes(), "c")
+    first = without_times(tmp_path / f"run{workers}" / "results.json")
+    compare(
+        load_recipe(recipe, [f"compare.workers={workers}", "compare.seeds=[0]", f"output={tmp_path}/b"]), Notes(), "c"
+    )
+    assert without_times(tmp_path / "b" / "results.json") == first
+    students = [(tmp_path / run / "students" / "dskd-0" / "model.safetensors") for run in (f"run{workers}", "b")]
+    assert students[0].read_bytes() == students[1].read_bytes()
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    """The command in a process that can be interrupted, even where this one was started with SIGINT ignored."""
+    return subprocess.Popen(
+        [*SENSEKD, *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def sensekd(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*SENSEKD, *arguments], capture_output=True, text=True)
+
+
+def test_ctrl_c_exits_130_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    tree = write_inputs(tmp_path)
+    tree["training"]["steps"] = 100_000
+    tree["training"]["save_every"] = 20
+    recipe = write_recipe(tmp_path, tree)
+    process = started("run", str(recipe))
+    limit = time.monotonic() + 120
+    while not list((tmp_path / "run" / "work").glob("*/checkpoint-*")) and time.monotonic() < limit:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in said
+    assert not (tmp_path / "run" / "students" / "dskd-0").exists()
+    assert not list((tmp_path / "run").glob(".*"))
+
+    # Same budget: the stages before are reused, the student goes on from its checkpoint. It is ended once more.
+    process = started("run", str(recipe))
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "coverage: reused" in line or "started" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert not any("started" in line for line in lines), lines
+
+
+def test_the_commands_one_by_one(tmp_path: Path) -> None:
+    recipe = str(write_recipe(tmp_path, write_inputs(tmp_path)))
+    run = tmp_path / "run"
+    lexicon = json.loads(sensekd("lexicon", "build", recipe, "--json").stdout)
+    assert lexicon["facts"]["pairs"]
+    shown = sensekd("lexicon", "show", "w3", "--lexicon", str(run / "lexicon"))
+    assert "synonym" in shown.stdout
+    assert "w9" in shown.stdout
+    senses = json.loads(sensekd("senses", "build", recipe, "--json").stdout)
+    assert senses["facts"]["rows"] > 30
+    assert "w3" in sensekd("senses", "show", "w3", "--run", str(run)).stdout
+    distilled = json.loads(sensekd("distill", recipe, "--json").stdout)
+    assert distilled["shared_layers"] == 1
+    assert distilled["tokens"] == 256
+    found = json.loads(sensekd("evaluate", distilled["student"], "--recipe", recipe, "--json").stdout)
+    assert found["metrics"]["ce"] > 0
+    ended = sensekd("run", recipe)
+    assert "report.html" in ended.stdout, ended.stderr
+    assert sensekd("check", recipe).returncode == 0
+    page = tmp_path / "page.html"
+    assert sensekd("report", str(run), "--out", str(page)).returncode == 0
+    assert page.is_file()
