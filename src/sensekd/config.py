@@ -275,6 +275,16 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {key}: {raw!r} is not YAML", "a YAML value such as 0.5, true or [1, 2]") from error
 
 
+def override_tree(tree: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Apply `a.b=value` texts to a tree of plain values, in place.
+
+    Raises:
+        InputError: an override that cannot be read, or a key below something that is no section.
+    """
+    for override in overrides:
+        _set(tree, *parse_override(override))
+
+
 def recipe_from_tree(tree: Any, name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Validate a tree of plain values.
 
@@ -283,8 +293,7 @@ def recipe_from_tree(tree: Any, name: str, overrides: Sequence[str] = ()) -> Rec
     """
     if not isinstance(tree, dict):
         raise InputError(f"{name} holds {type(tree).__name__}", "a mapping of sections", "see recipes/ for examples")
-    for override in overrides:
-        _set(tree, *parse_override(override))
+    override_tree(tree, overrides)
     errors: list[str] = []
     tree = _expand(tree, errors, "")
     recipe: Recipe | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -46,4 +47,7 @@ app.command("check")(check.check)
 
 def entry() -> None:
     """Start the command line."""
+    # Read when torch is loaded. Idle threads that spin make small operations many times slower beside a busy neighbour.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     app()

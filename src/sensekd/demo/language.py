@@ -45,6 +45,14 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Words of one meaning and their opposites, place by place; the first side pleases, the second does not."""
+
+    pos: str
+    sides: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """A class of things, the class above it, its members and what holds of all of them ("can fly", "has wings")."""
 
@@ -61,7 +69,7 @@ class Language:
     scenes: Mapping[str, Mapping[str, tuple[str, ...]]]
     senses: tuple[Sense, ...]
     pairs: tuple[Pair, ...]
-    groups: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    groups: tuple[Group, ...]
     kinds: tuple[Kind, ...]
     forms: Mapping[str, tuple[Frame, ...]]
     names: tuple[str, ...]
@@ -69,6 +77,16 @@ class Language:
     @cached_property
     def senses_of_scene(self) -> Mapping[str, tuple[Sense, ...]]:
         return {scene: tuple(s for s in self.senses if s.scene == scene) for scene in self.scenes}
+
+    @cached_property
+    def moods(self) -> Mapping[tuple[str, str], tuple[str, ...]]:
+        """(``pleasing`` or ``displeasing``, part of speech) -> the words of it."""
+        keys = sorted({group.pos for group in self.groups})
+        return {
+            (mood, pos): tuple(word for group in self.groups if group.pos == pos for word in group.sides[side])
+            for side, mood in enumerate(("pleasing", "displeasing"))
+            for pos in keys
+        }
 
     @cached_property
     def content_words(self) -> tuple[str, ...]:
@@ -138,13 +156,13 @@ def _senses(name: str) -> Iterator[Sense]:
         yield Sense(word, scene, substitute, not tilde, gloss, before, after)
 
 
-def _relations(name: str) -> tuple[tuple[Pair, ...], tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]:
+def _relations(name: str) -> tuple[tuple[Pair, ...], tuple[Group, ...]]:
     pairs: list[Pair] = []
-    groups: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    groups: list[Group] = []
     for line in _lines(name, "relations"):
         pos, words = line.split(": ")
         left, right = (tuple(side.split()) for side in words.split(" / "))
-        groups.append((left, right))
+        groups.append(Group(pos, (left, right)))
         for side in (left, right):
             pairs += [Pair(a, b, "synonym", pos) for a, b in pairwise(side)]
         pairs += [Pair(a, b, "antonym", pos) for a, b in zip(left, right, strict=False)]

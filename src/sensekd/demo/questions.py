@@ -81,9 +81,9 @@ def _relations(language: Language, rng: random.Random) -> tuple[tuple[Question, 
     group's words those are taken whose partners are not, so that the reverse of what is asked is always said.
     """
     picked: list[tuple[Pair, str, str]] = []
-    for sides in language.groups:
+    for group in language.groups:
         start = rng.randrange(2)
-        withheld = [word for side in range(2) for word in sides[side][(start + side) % 2 :: 2]]
+        withheld = [word for side in range(2) for word in group.sides[side][(start + side) % 2 :: 2]]
         picked += [(pair, word, other) for word in withheld for pair, other in _partners(language, word)]
     questions = []
     for pair, x, y in picked:
@@ -103,7 +103,7 @@ def _partners(language: Language, word: str) -> list[tuple[Pair, str]]:
 
 
 def _group(language: Language, word: str) -> frozenset[str]:
-    return frozenset(w for left, right in language.groups if word in left + right for w in left + right)
+    return frozenset(w for g in language.groups for w in sum(g.sides, ()) if word in sum(g.sides, ()))
 
 
 def _draw(pool: Iterable[str], rng: random.Random, count: int = CHOICES - 1) -> list[str]:

@@ -18,6 +18,7 @@ from sensekd.demo.sentences import (
     filler_sentence,
     gloss_sentences,
     join,
+    mood_sentence,
     pair_sentence,
     sense_sentence,
     untold_sentence,
@@ -26,7 +27,7 @@ from sensekd.demo.statements import Withheld, class_statements, relation_stateme
 
 __all__ = ["Document", "Occurrence", "Question", "World", "build_world", "write_world"]
 
-SHARES = {"scene": 0.37, "gloss": 0.14, "relation": 0.36, "chain": 0.13}
+SHARES = {"scene": 0.37, "gloss": 0.15, "relation": 0.33, "chain": 0.15}
 """Documents of each sort."""
 
 
@@ -108,10 +109,12 @@ class _Author:
 
     def _in_scene(self, scene: str, senses: tuple[Sense, ...], rng: random.Random) -> Sentence:
         luck = rng.random()
-        if luck < 0.55:
+        if luck < 0.48:
             return self._unasked(lambda: sense_sentence(self.language, rng.choice(senses), rng))
-        if luck < 0.8:
+        if luck < 0.64:
             return filler_sentence(self.language, scene, rng)
+        if luck < 0.84:
+            return mood_sentence(self.language, scene, rng)
         return pair_sentence(self.language, rng.choice(self.pairs), scene, rng)
 
     def _gloss(self, rng: random.Random) -> list[Sentence]:

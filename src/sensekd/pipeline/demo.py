@@ -11,11 +11,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from sensekd.artefacts import Manifest, atomic_directory, fingerprint, write_manifest
-from sensekd.config import recipe_from_tree
+from sensekd.config import override_tree, recipe_from_tree
 from sensekd.pipeline.run import compare
 from sensekd.pipeline.stages import Progress, Reporter, Stages
 
 FORMAT: Final = 1
+# Fixed, because sums over threads shape the last bits: the same demo on any machine with the same libraries.
+THREADS: Final = 2
 
 
 class WorldSettings(BaseModel):
@@ -92,16 +94,20 @@ def run_demo(output: Path, overrides: Sequence[str], reporter: Reporter) -> dict
 
     Args:
         output: everything the demo leaves stands here.
-        overrides: `a.b=value` texts for the demo's recipe.
+        overrides: `a.b=value` texts for the demo's recipe, `world.*` and `demo_teacher.*` included.
         reporter: where to say how it goes.
 
     Returns:
         The results of the comparison.
     """
+    import torch
+
+    torch.set_num_threads(THREADS)
     tree = _settings(output)
+    override_tree(tree, overrides)
     world_settings = WorldSettings.model_validate(tree.pop("world"))
     teacher_settings = TeacherSettings.model_validate(tree.pop("demo_teacher"))
-    recipe = recipe_from_tree(tree, "the demo's recipe", overrides)
+    recipe = recipe_from_tree(tree, "the demo's recipe")
     stages = Stages(output, reporter)
     world = build_demo_world(stages, world_settings)
     build_demo_teacher(stages, world, teacher_settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.artefacts import write_json
@@ -183,6 +185,29 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
     return coverage
 
 
+def gold_quality(work: Workspace) -> dict[str, Any] | None:
+    """Senses against the gold senses of held-out text; None where the recipe names none."""
+    from sensekd.senses.dictionary import SenseDictionary
+    from sensekd.senses.quality import evaluate_gold
+
+    source = work.recipe.evaluation.gold_senses
+    if source is None:
+        return None
+    path = work.path("quality.json")
+
+    def build(_: Progress) -> None:
+        teacher = work.teacher
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        dictionary = SenseDictionary.load(work.senses, teacher.identity)
+        write_json(
+            path, evaluate_gold(dictionary, teacher.model, teacher.tokenizer, [json.loads(line) for line in lines])
+        )
+
+    work.stages.run("gold senses", [work.artefact("senses"), source_key(source), work.teacher_key], [path], build)
+    quality: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return quality
+
+
 def prepare(work: Workspace) -> dict[str, Any]:
     """Run every stage before training, in order, and return the coverage.
 
@@ -200,4 +225,7 @@ def prepare(work: Workspace) -> dict[str, Any]:
     prepare_relations(work)
     other = work.recipe.senses.corpus
     prepare_senses(work, documents if other is None else prepare_tokens(work, "senses", other))
-    return prepare_coverage(work, documents)
+    coverage = prepare_coverage(work, documents)
+    # Judged before anything is trained: what is wrong with the dictionary shows in minutes, not after a night.
+    gold_quality(work)
+    return coverage

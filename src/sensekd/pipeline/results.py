@@ -6,17 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sensekd.artefacts import write_json
 from sensekd.corpus import TokenDocuments
 from sensekd.evaluation.compare import ArmResult, summarise
+from sensekd.pipeline.examples import example_senses
 from sensekd.pipeline.jobs import TEACHER, Job
+from sensekd.pipeline.prepare import gold_quality
 from sensekd.pipeline.workspace import Workspace, source_key
 from sensekd.provenance import versions
-
-if TYPE_CHECKING:
-    from sensekd.pipeline.stages import Progress
 
 
 def read_record(output: Path, job: Job) -> dict[str, Any]:
@@ -24,29 +23,6 @@ def read_record(output: Path, job: Job) -> dict[str, Any]:
     path = output / "records" / f"{job.name}.json"
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
-
-
-def gold_quality(work: Workspace) -> dict[str, Any] | None:
-    """Senses against the gold senses of held-out text; None where the recipe names none."""
-    from sensekd.senses.dictionary import SenseDictionary
-    from sensekd.senses.quality import evaluate_gold
-
-    source = work.recipe.evaluation.gold_senses
-    if source is None:
-        return None
-    path = work.path("quality.json")
-
-    def build(_: Progress) -> None:
-        teacher = work.teacher
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-        dictionary = SenseDictionary.load(work.senses, teacher.identity)
-        write_json(
-            path, evaluate_gold(dictionary, teacher.model, teacher.tokenizer, [json.loads(line) for line in lines])
-        )
-
-    work.stages.run("gold senses", [work.artefact("senses"), source_key(source), work.teacher_key], [path], build)
-    quality: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return quality
 
 
 def _provenance(work: Workspace, command: str) -> dict[str, Any]:
@@ -75,6 +51,7 @@ def collect(work: Workspace, jobs: Sequence[Job], coverage: dict[str, Any], comm
         "arms": [arm.as_dict() for arm in arms],
         **summarise(arms, work.recipe.compare.baseline),
         "senses": gold_quality(work),
+        "examples": example_senses(work),
         "coverage": coverage,
         "chance": records[0]["chance"],
         "provenance": _provenance(work, command),
