@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -197,6 +197,34 @@ def _settings(config: SensesConfig, teacher: Any) -> dict[str, Any]:
     return settings
 
 
+def _nothing_filed(config: SensesConfig, documents: int, positions: int) -> InputError:
+    agree = config.assignment == "agree"
+    return InputError(
+        f"none of {documents} documents has a position to file ({positions} positions seen)",
+        "documents of two tokens or more" + (", some of whose tokens the teacher predicts" if agree else ""),
+        "give a larger corpus" + (" or another senses.assignment" if agree else ""),
+    )
+
+
+def _sample(
+    documents: TokenDocuments, rows: Occurrences, states: Tensor, settings: dict[str, Any], identity: TeacherIdentity
+) -> StateSample:
+    """The record of what the pool kept, without facts."""
+    tokens, counts = np.unique(rows.token, return_counts=True)
+    return StateSample(
+        tokens=tokens.astype(np.int64),
+        indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        states=states,
+        priority=unsigned(torch.from_numpy(rows.key)),
+        document=documents.hashes[rows.document],
+        position=rows.position.astype(np.int32),
+        context=_contexts(documents, rows.document, rows.position),
+        seen=np.unique(documents.hashes),
+        identity=identity,
+        settings=settings,
+    )
+
+
 def capture(
     teacher: Any,
     documents: TokenDocuments,
@@ -223,7 +251,7 @@ def capture(
     """
     check_made_from(documents.manifest, {"tokenizer": identity.tokenizer}, command=REBUILD)
     # Visiting documents by their hash makes the batches, too, a property of the set of documents.
-    seen, order = np.unique(documents.hashes, return_index=True)
+    _, order = np.unique(documents.hashes, return_index=True)
     dtype = getattr(torch, config.dtype)
     device = teacher.get_input_embeddings().weight.device
     pool = SamplePool(identity.vocabulary, config.samples_per_token, documents.hashes, dtype, device)
@@ -239,34 +267,17 @@ def capture(
                 progress(batch.windows, batch.total)
     rows, states = pool.finish()
     if not len(rows.key):
-        raise InputError(
-            f"none of {len(order)} documents has a position to file ({positions} positions seen)",
-            "documents of two tokens or more"
-            + (", some of whose tokens the teacher predicts" if config.assignment == "agree" else ""),
-            "give a larger corpus" + (" or another senses.assignment" if config.assignment == "agree" else ""),
-        )
+        raise _nothing_filed(config, len(order), positions)
     if dtype != torch.float32 and not bool(torch.isfinite(states).all()):
         raise SenseKDError(f"teacher states overflow in {config.dtype}; set senses.dtype to float32 or bfloat16")
-    tokens, counts = np.unique(rows.token, return_counts=True)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    return StateSample(
-        tokens=tokens.astype(np.int64),
-        indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        states=states,
-        priority=unsigned(torch.from_numpy(rows.key)),
-        document=documents.hashes[rows.document],
-        position=rows.position.astype(np.int32),
-        context=_contexts(documents, rows.document, rows.position),
-        seen=seen,
-        identity=identity,
-        settings=_settings(config, teacher),
-        facts={
-            "documents": len(order),
-            "repeated_documents": len(documents) - len(order),
-            "positions": positions,
-            "kept": len(rows.key),
-            "tokens": len(tokens),
-            "device": name,
-            "threads": torch.get_num_threads(),
-        },
-    )
+    sample = _sample(documents, rows, states, _settings(config, teacher), identity)
+    facts = {
+        "documents": len(order),
+        "repeated_documents": len(documents) - len(order),
+        "positions": positions,
+        "kept": len(sample),
+        "tokens": len(sample.tokens),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+    }
+    return replace(sample, facts=facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,10 +33,16 @@ class Occurrences:
         return Occurrences(self.token[index], self.key[index], self.document[index], self.position[index])
 
 
+def _mapped(rows: int, width: int, dtype: torch.dtype) -> Tensor:
+    """[rows, width] on pages of its own, which go back to the system at once when the tensor is dropped."""
+    pages = mmap.mmap(-1, rows * width * dtype.itemsize)
+    return torch.frombuffer(pages, dtype=dtype).view(rows, width)
+
+
 class SamplePool:
     """Keeps the `limit` smallest keys of each token, with their states.
 
-    Memory: the states kept, a quarter more between two compactions, and one block. `threshold` ([V] int64, on the
+    Memory: the states kept and at most a quarter more between two compactions. `threshold` ([V] int64, on the
     teacher's device) is the largest key that a token may still accept, so most candidates are refused where they arise.
 
     Args:
@@ -76,11 +83,13 @@ class SamplePool:
 
     def _grow(self, width: int) -> None:
         start = len(self._blocks) * _BLOCK
-        self._blocks.append(torch.empty(_BLOCK, width, dtype=self._dtype))
-        fill = np.full(_BLOCK, _FREE, dtype=np.int64)
+        # Several at once, so that the columns are copied seldom; a page that nothing was written to costs nothing.
+        more = 1 + len(self._blocks) // (2 * _SLACK)
+        self._blocks += [_mapped(_BLOCK, width, self._dtype) for _ in range(more)]
+        fill = np.full(more * _BLOCK, _FREE, dtype=np.int64)
         columns = (self._rows.token, self._rows.key, self._rows.document, self._rows.position)
         self._rows = Occurrences(*(np.concatenate([column, fill]) for column in columns))
-        self._free = np.concatenate([self._free, np.arange(start, start + _BLOCK)])
+        self._free = np.concatenate([self._free, np.arange(start, start + len(fill))])
 
     def _survivors(self) -> NDArray[np.int64]:
         used = np.flatnonzero(self._rows.token != _FREE)
