@@ -9,6 +9,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # Tests run side by side; models here are too small for more.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

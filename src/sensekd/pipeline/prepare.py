@@ -10,7 +10,7 @@ from sensekd.artefacts import write_json
 from sensekd.config import CorpusConfig, SensesConfig
 from sensekd.corpus import TokenDocuments, tokenise
 from sensekd.errors import InputError
-from sensekd.pipeline.workspace import Workspace, source_key
+from sensekd.pipeline.workspace import Workspace, pick_device, source_key
 
 if TYPE_CHECKING:
     from sensekd.linking import TokenRelations
@@ -90,7 +90,8 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
     work.stages.run("sample", key, [sample_folder], build_sample)
 
     def build(progress: Progress) -> None:
-        cluster(StateSample.load(sample_folder), config, progress=progress).save(folder)
+        device = pick_device(work.recipe.device)
+        cluster(StateSample.load(sample_folder), config, device=str(device), progress=progress).save(folder)
 
     work.stages.run("senses", [work.artefact("sample"), shape], [folder], build)
 
