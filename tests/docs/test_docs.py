@@ -15,7 +15,7 @@ from sensekd.cli.main import app
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
-COMMAND = re.compile(r"(?:^|`|\$ )(?:\.venv/bin/)?sensekd ([a-z]+(?: (?:build|show))?)\b", re.MULTILINE)
+COMMAND = re.compile(r"(?:^ *|`|\$ )(?:\.venv/bin/)?sensekd ([a-z]+(?: (?:build|show))?)\b", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

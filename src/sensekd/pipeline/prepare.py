@@ -119,14 +119,15 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
     Relations count where the label is a whole word; without relations no label is taken for one.
 
     Returns:
-        Counts: `labels`, `whole` (labels that are whole words), `own`, `synonym`, `antonym`.
+        Counts: `labels`, `whole` (whole words, neither punctuation nor special tokens), `own`, `own_words` (whole words
+        with own senses), `synonym`, `antonym`.
     """
     import torch
     from torch.utils.data import DataLoader
 
     from sensekd.targets import whole_words
 
-    totals = dict.fromkeys(("labels", "whole", "own", "synonym", "antonym"), 0)
+    totals = dict.fromkeys(("labels", "whole", "own", "own_words", "synonym", "antonym"), 0)
     own = table.own.counts
     with_synonym = table.positive.counts[len(own) :] > own
     device = table.rows.device
@@ -134,10 +135,12 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
         ids = batch["input_ids"].to(device)
         labels, whole = ids[:, 1:], torch.zeros_like(ids[:, 1:], dtype=torch.bool)
         if relations is not None:
-            whole = whole_words(ids, relations.starts_word.to(device), relations.ends_word.to(device))
+            ends_word = relations.ends_word.to(device)
+            whole = whole_words(ids, relations.starts_word.to(device), ends_word) & ends_word[labels]
         found = {
             "whole": whole,
             "own": (own > 0)[labels],
+            "own_words": whole & (own > 0)[labels],
             "synonym": whole & with_synonym[labels],
             "antonym": table.pushed(labels, whole),
         }
@@ -172,9 +175,10 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
             lexicon = dict(Lexicon.load(work.path("lexicon")).facts)
             linking = {**relations.coverage.as_dict(), "spans_without_senses": table.dropped_spans}
         positions = supervised_share(table, TokenBlocks(documents, length), relations)
-        if positions["own"] == 0:
+        # Special tokens have senses too; a corpus in which only these are known is of no use.
+        if positions["own" if relations is None else "own_words"] == 0:
             raise InputError(
-                f"not one of {positions['labels']} positions of {work.recipe.corpus.path} has a sense",
+                f"not one word in {positions['labels']} positions of {work.recipe.corpus.path} has a sense",
                 "a training corpus with words of the dictionary",
                 "build the senses from text like the training corpus, or check its language",
             )
