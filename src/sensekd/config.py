@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -275,30 +275,30 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {key}: {raw!r} is not YAML", "a YAML value such as 0.5, true or [1, 2]") from error
 
 
-def override_tree(tree: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Apply `a.b=value` texts to a tree of plain values, in place.
-
-    Raises:
-        InputError: an override that cannot be read, or a key below something that is no section.
-    """
-    for override in overrides:
-        _set(tree, *parse_override(override))
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
-def recipe_from_tree(tree: Any, name: str, overrides: Sequence[str] = ()) -> Recipe:
+def recipe_from_tree(tree: Any, name: str, overrides: Sequence[str] = (), *, kind: type[AnyRecipe]) -> AnyRecipe:
     """Validate a tree of plain values.
+
+    Args:
+        tree: what a recipe's YAML holds.
+        name: of the recipe, for messages.
+        overrides: `a.b=value` texts that win over the tree.
+        kind: `Recipe`, or one with further sections.
 
     Raises:
         InputError: with every error of the tree, one a line.
     """
     if not isinstance(tree, dict):
         raise InputError(f"{name} holds {type(tree).__name__}", "a mapping of sections", "see recipes/ for examples")
-    override_tree(tree, overrides)
+    for override in overrides:
+        _set(tree, *parse_override(override))
     errors: list[str] = []
     tree = _expand(tree, errors, "")
-    recipe: Recipe | None = None
+    recipe: AnyRecipe | None = None
     try:
-        recipe = Recipe.model_validate(tree)
+        recipe = kind.model_validate(tree)
     except ValidationError as error:
         for item in error.errors():
             where = ".".join(str(part) for part in item["loc"]) or "(top)"
@@ -327,7 +327,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {error}", "a YAML mapping") from error
-    return recipe_from_tree(tree, str(path), overrides)
+    return recipe_from_tree(tree, str(path), overrides, kind=Recipe)
 
 
 def arm_recipe(recipe: Recipe, arm: str, seed: int) -> tuple[Recipe, int]:

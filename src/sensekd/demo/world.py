@@ -30,6 +30,9 @@ __all__ = ["Document", "Occurrence", "Question", "World", "build_world", "write_
 SHARES = {"scene": 0.36, "gloss": 0.09, "relation": 0.45, "chain": 0.1}
 """Documents of each sort."""
 
+EVEN = 0.2
+"""Share of the scene documents that take any scene; the others take one by its number of senses."""
+
 
 def build_world(seed: int = 0, documents: int = 24_000, heldout: int = 600) -> World:
     """Generates the world.
@@ -102,7 +105,8 @@ class _Author:
 
     def _scene(self, rng: random.Random) -> list[Sentence]:
         """One scene; only its first sentence can leave a word's sense open, as the rest has the scene before it."""
-        scene = rng.choice(self.language.senses).scene
+        even = rng.random() < EVEN
+        scene = rng.choice(list(self.language.scenes)) if even else rng.choice(self.language.senses).scene
         senses = self.language.senses_of_scene[scene]
         first = [untold_sentence(self.language, rng.choice(senses), rng)] if rng.random() < 0.3 else []
         return first + [self._in_scene(scene, senses, rng) for _ in range(rng.randint(3, 5))]

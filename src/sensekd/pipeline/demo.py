@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from sensekd.artefacts import Manifest, atomic_directory, fingerprint, write_manifest
-from sensekd.config import override_tree, recipe_from_tree
+from sensekd.config import Recipe, recipe_from_tree
 from sensekd.pipeline.run import compare
 from sensekd.pipeline.stages import Progress, Reporter, Stages
 
@@ -39,6 +39,13 @@ class TeacherSettings(BaseModel):
     steps: int
 
 
+class DemoRecipe(Recipe):
+    """An ordinary recipe, with what its world and its teacher are made from."""
+
+    world: WorldSettings
+    demo_teacher: TeacherSettings
+
+
 def _code_fingerprint() -> str:
     """The world follows from its seed and from the files that describe it."""
     folder = files("sensekd.demo")
@@ -51,10 +58,15 @@ def _code_fingerprint() -> str:
     return fingerprint(texts)
 
 
-def _settings(output: Path) -> dict[str, Any]:
+def demo_recipe(output: Path, overrides: Sequence[str] = ()) -> DemoRecipe:
+    """The embedded recipe with its paths under `output`.
+
+    Raises:
+        InputError: an override that does not fit.
+    """
     text = (files("sensekd.demo") / "recipe.yaml").read_text(encoding="utf-8")
-    tree: dict[str, Any] = yaml.safe_load(text.replace("@OUTPUT@", output.as_posix()))
-    return tree
+    tree = yaml.safe_load(text.replace("@OUTPUT@", output.as_posix()))
+    return recipe_from_tree(tree, "the demo's recipe", overrides, kind=DemoRecipe)
 
 
 def build_demo_world(stages: Stages, settings: WorldSettings) -> Path:
@@ -103,12 +115,9 @@ def run_demo(output: Path, overrides: Sequence[str], reporter: Reporter) -> dict
     import torch
 
     torch.set_num_threads(THREADS)
-    tree = _settings(output)
-    override_tree(tree, overrides)
-    world_settings = WorldSettings.model_validate(tree.pop("world"))
-    teacher_settings = TeacherSettings.model_validate(tree.pop("demo_teacher"))
-    recipe = recipe_from_tree(tree, "the demo's recipe")
+    demo = demo_recipe(output, overrides)
+    recipe = Recipe.model_validate(demo.model_dump(by_alias=True, exclude={"world", "demo_teacher"}))
     stages = Stages(output, reporter)
-    world = build_demo_world(stages, world_settings)
-    build_demo_teacher(stages, world, teacher_settings)
+    world = build_demo_world(stages, demo.world)
+    build_demo_teacher(stages, world, demo.demo_teacher)
     return compare(recipe, reporter, "sensekd demo", stages=stages)
