@@ -46,7 +46,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Words of one meaning and their opposites, place by place; the first side pleases, the second does not."""
+    """Words of one meaning, and their opposites place by place."""
 
     pos: str
     sides: tuple[tuple[str, ...], tuple[str, ...]]
@@ -77,16 +77,6 @@ class Language:
     @cached_property
     def senses_of_scene(self) -> Mapping[str, tuple[Sense, ...]]:
         return {scene: tuple(s for s in self.senses if s.scene == scene) for scene in self.scenes}
-
-    @cached_property
-    def moods(self) -> Mapping[tuple[str, str], tuple[str, ...]]:
-        """(``pleasing`` or ``displeasing``, part of speech) -> the words of it."""
-        keys = sorted({group.pos for group in self.groups})
-        return {
-            (mood, pos): tuple(word for group in self.groups if group.pos == pos for word in group.sides[side])
-            for side, mood in enumerate(("pleasing", "displeasing"))
-            for pos in keys
-        }
 
     @cached_property
     def content_words(self) -> tuple[str, ...]:

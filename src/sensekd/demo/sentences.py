@@ -93,13 +93,5 @@ def pair_sentence(language: Language, pair: Pair, scene: str, rng: random.Random
     return Sentence(f"{fill(rng.choice(language.forms[form]), words)[0]}.")
 
 
-def mood_sentence(language: Language, scene: str, rng: random.Random) -> Sentence:
-    """Two words that please, or two that do not: what tells a word from its opposite in ordinary text."""
-    mood, pos = rng.choice(list(language.moods))
-    words = scene_words(language, scene, rng)
-    words["x"], words["y"] = rng.sample(language.moods[mood, pos], 2)
-    return Sentence(f"{fill(rng.choice(language.forms[f'{mood} {pos}']), words)[0]}.")
-
-
 def _occurrence(sense: Sense, start: int, left_informative: bool) -> Occurrence:
     return Occurrence(sense.word, sense.name, start, start + len(sense.word), left_informative)

@@ -18,7 +18,6 @@ from sensekd.demo.sentences import (
     filler_sentence,
     gloss_sentences,
     join,
-    mood_sentence,
     pair_sentence,
     sense_sentence,
     untold_sentence,
@@ -27,14 +26,14 @@ from sensekd.demo.statements import Withheld, class_statements, relation_stateme
 
 __all__ = ["Document", "Occurrence", "Question", "World", "build_world", "write_world"]
 
-SHARES = {"scene": 0.36, "gloss": 0.09, "relation": 0.45, "chain": 0.1}
+SHARES = {"scene": 0.36, "gloss": 0.1, "relation": 0.43, "chain": 0.11}
 """Documents of each sort."""
 
 EVEN = 0.2
 """Share of the scene documents that take any scene; the others take one by its number of senses."""
 
 
-def build_world(seed: int = 0, documents: int = 24_000, heldout: int = 600) -> World:
+def build_world(seed: int = 0, documents: int = 30_000, heldout: int = 600) -> World:
     """Generates the world.
 
     Args:
@@ -117,8 +116,6 @@ class _Author:
             return self._unasked(lambda: sense_sentence(self.language, rng.choice(senses), rng))
         if luck < 0.64:
             return filler_sentence(self.language, scene, rng)
-        if luck < 0.84:
-            return mood_sentence(self.language, scene, rng)
         return pair_sentence(self.language, rng.choice(self.pairs), scene, rng)
 
     def _gloss(self, rng: random.Random) -> list[Sentence]:
