@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -176,3 +177,21 @@ def test_the_commands_one_by_one(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert sensekd("report", str(run), "--out", str(page)).returncode == 0
     assert page.is_file()
+
+
+def test_the_readme_s_loop_runs(finished: tuple[Path, Path, dict[str, Any]]) -> None:
+    import torch
+
+    (block,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL)
+    input_ids = torch.randint(3, 40, (2, 12), generator=torch.Generator().manual_seed(0))
+    states = torch.zeros(2, 22, 16)
+    names: dict[str, Any] = {
+        "run": finished[0] / "run",
+        "input_ids": input_ids,
+        "labels": input_ids[:, 1:],
+        "teacher_states": states[0],
+        "student_states": states[1].requires_grad_(),
+    }
+    exec(block, names)
+    assert names["pull"].item() > 0
+    assert names["push"].item() >= 0
