@@ -151,7 +151,7 @@ def _relations(name: str) -> tuple[tuple[Pair, ...], tuple[Group, ...]]:
     groups: list[Group] = []
     for line in _lines(name, "relations"):
         pos, words = line.split(": ")
-        left, right = (tuple(side.split()) for side in words.split(" / "))
+        left, right = (tuple(side.split()) for side in words.split("/"))
         groups.append(Group(pos, (left, right)))
         for side in (left, right):
             pairs += [Pair(a, b, "synonym", pos) for a, b in pairwise(side)]

@@ -12,7 +12,7 @@ from sensekd.demo.sentences import fill, sense_sentence
 from sensekd.demo.statements import Withheld, properties_of
 
 CHOICES = 4
-FACTS = 200
+FACTS = 180
 PER_SENSE = 2
 PER_PROPERTY = 3
 """At most so many members of one class have the same property withheld: the others are what it is learned from."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
-VOCABULARY: Final = 2560
-"""Large enough that four of five content words are one token."""
+VOCABULARY: Final = 2048
+"""Large enough that most content words are one token."""
 
 BLOCK: Final = 128
 BATCH: Final = 4
@@ -106,12 +107,26 @@ def train_teacher(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.work.") as work:
         blocks = TokenBlocks(tokenise(config, tokenizer, Path(work) / "tokens"), BLOCK)
-        _fit(teacher, blocks, _arguments(Path(work), seed, steps), progress)
+        with _one_thread():
+            _fit(teacher, blocks, _arguments(Path(work), seed, steps), progress)
     with quiet_transformers(), atomic_directory(folder) as temporary:
         teacher.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         for file in temporary.rglob("*"):
             file.chmod(0o644)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """At this size a second thread costs more than it gives, and the weights would depend on how many there are."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _arguments(work: Path, seed: int, steps: int) -> TrainingArguments:

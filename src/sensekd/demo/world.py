@@ -26,14 +26,14 @@ from sensekd.demo.statements import Withheld, class_statements, relation_stateme
 
 __all__ = ["Document", "Occurrence", "Question", "World", "build_world", "write_world"]
 
-SHARES = {"scene": 0.36, "gloss": 0.1, "relation": 0.43, "chain": 0.11}
+SHARES = {"scene": 0.34, "gloss": 0.13, "relation": 0.34, "chain": 0.19}
 """Documents of each sort."""
 
 EVEN = 0.2
 """Share of the scene documents that take any scene; the others take one by its number of senses."""
 
 
-def build_world(seed: int = 0, documents: int = 30_000, heldout: int = 600) -> World:
+def build_world(seed: int = 0, documents: int = 20_000, heldout: int = 600) -> World:
     """Generates the world.
 
     Args:
