@@ -63,6 +63,10 @@ def test_all_errors_show_at_once() -> None:
         ("lexicon.sources=[{kind: pairs}]", "needs `path` and `relation`"),
         ("lexicon.sources=[{kind: wordnet}]", "either `path`"),
         ("name=../escape", "pattern"),
+        ("compare.arms=[kd, kd]", "names one twice"),
+        ("compare.custom={x: {loss.nothing: 1}}", "nothing: unknown key"),
+        ("loss.margin=.inf", "finite"),
+        ("corpus.separator=''", "at least 1"),
     ],
 )
 def test_wrong_overrides(override: str, message: str) -> None:
@@ -101,7 +105,7 @@ def test_only_sensekd_data_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_arms_differ_in_the_loss_alone() -> None:
-    recipe = recipe_from_tree(tree(), "t", ["compare.custom={soft: {loss.lambda: 0.1}}"])
+    recipe = recipe_from_tree(tree(), "t", ["compare.custom={soft: {loss.lambda: 0.1}}", "loss.mu=0.5"])
     whole = recipe.model_dump(by_alias=True)
     for arm in [*ARMS, "soft"]:
         changed, steps = arm_recipe(recipe, arm, 7)
@@ -111,7 +115,8 @@ def test_arms_differ_in_the_loss_alone() -> None:
     losses = {arm: arm_recipe(recipe, arm, 0)[0].loss for arm in [*ARMS, "soft"]}
     assert (losses["ce"].alpha, losses["ce"].lam, losses["kd"].alpha, losses["kd"].lam) == (0, 0, 0.7, 0)
     assert (losses["kd+hidden"].mu, losses["dskd-own"].synonyms, losses["dskd"].synonyms) == (1.0, False, True)
-    assert losses["soft"].lam == 0.1
+    assert (losses["soft"].lam, losses["dskd"].mu) == (0.1, 0.5)
+    assert losses["ce"].mu == losses["kd"].mu == 0
 
 
 def test_every_shipped_recipe_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,6 @@ def test_tokens_on_disk(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> N
     found = tokenise(jsonl(tmp_path, [{"text": text} for text in TEXTS]), tokenizer, tmp_path / "tokens")
     assert [found.document(index).tolist() for index in range(len(found))] == [[1, 2, 3, 0], [2, 0], [3, 1, 0], [2, 0]]
     assert found.hashes[1] == found.hashes[3] != found.hashes[0]
-    assert found.index_of[int(found.hashes[3])] == 1
     assert isinstance(found.tokens, np.memmap)
     assert found.manifest.facts == {"documents": 4, "tokens": 11}
     again = tokenise(jsonl(tmp_path, [{"text": text} for text in TEXTS]), tokenizer, tmp_path / "again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from sensekd.errors import InputError
 from sensekd.provenance import versions
 
 MANIFEST: Final = "manifest.json"
+# Names of `tempfile` with our prefix: .<name>.<eight characters>, and the folder that was moved aside.
+_LEFT: Final = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<moved>\.previous)?")
 
 
 def canonical_json(value: object) -> bytes:
@@ -101,7 +104,7 @@ class Manifest:
         config: the settings that shaped it, seeds included.
         facts: what a reader may want to know without opening it (counts, σ², coverage).
         files: name -> {"sha256", "bytes"}.
-        versions: libraries, device and thread count of the build; informative, never compared.
+        versions: libraries of the build; informative, never compared.
     """
 
     kind: str
@@ -165,6 +168,30 @@ def read_manifest(folder: Path, kind: str, format: int, *, verify: bool = False)
         if verify and file_digest(file) != entry["sha256"]:
             raise InputError(f"{file} does not match its checksum", "the bytes that were written", rebuild)
     return manifest
+
+
+def intact(folder: Path) -> bool:
+    """Whether every file that the manifest names is there in its full size."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return all((folder / name).stat().st_size == entry["bytes"] for name, entry in files.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def sweep(folder: Path) -> None:
+    """Clear away what a killed process left of atomic writes in `folder`, restoring what it had moved aside."""
+    for rest in sorted(folder.glob(".*")):
+        match = _LEFT.fullmatch(rest.name)
+        if match is None:
+            continue
+        target = folder / match["name"]
+        if match["moved"] and not target.exists():
+            rest.rename(target)
+        elif rest.is_dir():
+            shutil.rmtree(rest)
+        else:
+            rest.unlink()
 
 
 def check_made_from(manifest: Manifest, expected: Mapping[str, Any], *, command: str) -> None:

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sensekd.artefacts import fingerprint
 from sensekd.errors import InputError
 
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
 
 Positive = Annotated[int, Field(gt=0)]
@@ -40,7 +40,7 @@ class CorpusConfig(_Section):
     path: str
     format: Literal["text", "jsonl", "parquet", "hub"] = "jsonl"
     field: str = "text"
-    separator: str | None = None
+    separator: Annotated[str, Field(min_length=1)] | None = None
     split: str = "train"
     skip_documents: Annotated[int, Field(ge=0)] = 0
     max_documents: Positive | None = None
@@ -53,7 +53,7 @@ class LexiconSource(_Section):
     kind: Literal["pairs", "wordnet"]
     path: str | None = None
     relation: Literal["synonym", "antonym"] | None = None
-    delimiter: str = "\t"
+    delimiter: Annotated[str, Field(min_length=1)] = "\t"
     label: str | None = None
     lexicon: str | None = None
 
@@ -130,7 +130,7 @@ class LossConfig(_Section):
     beta_negative: NonNegative = 1.0
     kappa: Positive = 5
     push: Literal["absolute", "relative"] = "absolute"
-    margin: float | None = None
+    margin: Annotated[float, Field(allow_inf_nan=False)] | None = None
     synonyms: bool = True
     antonyms: bool = True
     positions: Literal["all"] | PositionsConfig = "all"
@@ -173,8 +173,8 @@ class EvaluationConfig(_Section):
 
 ARMS: Final[dict[str, dict[str, Any]]] = {
     "pruned": {"training.steps": 0},
-    "ce": {"loss.alpha": 0.0, "loss.lambda": 0.0},
-    "kd": {"loss.lambda": 0.0},
+    "ce": {"loss.alpha": 0.0, "loss.lambda": 0.0, "loss.mu": 0.0},
+    "kd": {"loss.lambda": 0.0, "loss.mu": 0.0},
     "kd+hidden": {"loss.lambda": 0.0, "loss.mu": 1.0},
     "dskd-own": {"loss.synonyms": False, "loss.antonyms": False},
     "dskd": {},
@@ -195,13 +195,15 @@ class CompareConfig(_Section):
         unknown = [arm for arm in self.arms if arm not in ARMS]
         if unknown:
             raise ValueError(f"unknown arms {unknown}; built in: {list(ARMS)}; others go under `custom`")
-        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
-            raise ValueError("`seeds` must be a non-empty list of different numbers")
+        if len(set(self.arms)) != len(self.arms):
+            raise ValueError(f"`arms` names one twice: {list(self.arms)}")
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds or min(self.seeds) < 0:
+            raise ValueError("`seeds` must be a non-empty list of different numbers, none below 0")
         if self.baseline not in {*self.arms, *self.custom}:
             raise ValueError(f"the baseline {self.baseline!r} is not among the arms")
         for name, overrides in self.custom.items():
             foreign = [key for key in overrides if not key.startswith("loss.")]
-            if foreign or name in {*ARMS, "teacher"}:
+            if foreign or name in {*ARMS, "teacher"} or not re.fullmatch(_NAME, name):
                 raise ValueError(
                     f"custom arm {name!r}: a new name and only `loss.*` keys are possible, found {foreign}"
                 )
@@ -211,9 +213,9 @@ class CompareConfig(_Section):
 class Recipe(_Section):
     """Everything about a run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
+    name: str = Field(pattern=f"^{_NAME}$")
     output: str
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"
     teacher: TeacherConfig
     corpus: CorpusConfig
@@ -226,9 +228,18 @@ class Recipe(_Section):
     evaluation: EvaluationConfig
     compare: CompareConfig = CompareConfig()
 
-    def fingerprint(self) -> str:
-        """Identity of the effective configuration."""
-        return fingerprint(self.model_dump(mode="json", by_alias=True))
+    @model_validator(mode="after")
+    def _possible_arms(self) -> Recipe:
+        tree = self.loss.model_dump(mode="json", by_alias=True)
+        for name, overrides in self.compare.custom.items():
+            arm: dict[str, Any] = {"loss": dict(tree)}
+            for key, value in overrides.items():
+                _set(arm, key, value)
+            try:
+                LossConfig.model_validate(arm["loss"])
+            except ValidationError as error:
+                raise ValueError(f"custom arm {name!r}: {'; '.join(_described(error))}") from error
+        return self
 
 
 def _expand(value: Any, errors: list[str], where: str) -> Any:
@@ -248,6 +259,14 @@ def _expand(value: Any, errors: list[str], where: str) -> Any:
     if isinstance(value, list):
         return [_expand(item, errors, f"{where}[{index}]") for index, item in enumerate(value)]
     return value
+
+
+def _described(error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "(top)"
+        lines.append(f"{where}: {'unknown key' if item['type'] == 'extra_forbidden' else item['msg']}")
+    return lines
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -300,10 +319,7 @@ def recipe_from_tree(tree: Any, name: str, overrides: Sequence[str] = (), *, kin
     try:
         recipe = kind.model_validate(tree)
     except ValidationError as error:
-        for item in error.errors():
-            where = ".".join(str(part) for part in item["loc"]) or "(top)"
-            what = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
-            errors.append(f"{where}: {what}")
+        errors += _described(error)
     if errors or recipe is None:
         count = f"{len(errors)} error{'s' if len(errors) > 1 else ''}"
         listed = "\n".join(f"  - {line}" for line in errors)

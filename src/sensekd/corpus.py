@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +41,15 @@ def _text_documents(path: Path, config: CorpusConfig) -> Iterator[str]:
         yield from _split_stream(path, config.separator)
 
 
+def _unreadable(config: CorpusConfig, error: Exception) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(
+        f"{config.path} cannot be read as {config.format}: {reason}",
+        "well-formed rows",
+        "check the file and its format",
+    )
+
+
 def _rows(dataset: Iterable[dict[str, Any]], config: CorpusConfig) -> Iterator[dict[str, Any]]:
     rows = iter(dataset)
     while True:
@@ -50,10 +58,7 @@ def _rows(dataset: Iterable[dict[str, Any]], config: CorpusConfig) -> Iterator[d
         except StopIteration:
             return
         except ValueError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{config.path} cannot be read as {config.format}: {reason}", "well-formed rows", "check the file"
-            ) from error
+            raise _unreadable(config, error) from error
         yield row
 
 
@@ -61,12 +66,22 @@ def _dataset_documents(config: CorpusConfig) -> Iterator[str]:
     import datasets
 
     if config.format == "hub":
-        dataset = datasets.load_dataset(config.path, split=config.split, streaming=True)
+        try:
+            dataset = datasets.load_dataset(config.path, split=config.split, streaming=True)
+        except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+            raise InputError(
+                f"the dataset {config.path!r} cannot be loaded: {str(error).splitlines()[0]}",
+                "a dataset of the hub that can be reached",
+                "check corpus.path and corpus.split, or download it and give its files",
+            ) from error
     else:
         if Path(config.path).stat().st_size == 0:
             return
         builder = {"jsonl": "json", "parquet": "parquet"}[config.format]
-        dataset = datasets.load_dataset(builder, data_files=config.path, split="train", streaming=True)
+        try:
+            dataset = datasets.load_dataset(builder, data_files=config.path, split="train", streaming=True)
+        except (ValueError, OSError) as error:
+            raise _unreadable(config, error) from error
     for number, row in enumerate(_rows(dataset, config)):
         text = row.get(config.field)
         if not isinstance(text, str):
@@ -132,11 +147,6 @@ class TokenDocuments:
     def document(self, index: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The ids of one document, [length] int64."""
         return np.asarray(self.tokens[self.indptr[index] : self.indptr[index + 1]], dtype=np.int64)
-
-    @cached_property
-    def index_of(self) -> dict[int, int]:
-        """Document hash -> index of its first occurrence."""
-        return {int(value): index for index, value in reversed(list(enumerate(self.hashes)))}
 
     @classmethod
     def open(cls, folder: Path) -> TokenDocuments:

@@ -227,3 +227,21 @@ def test_documents_are_short_paragraphs(world: World) -> None:
         return document.text.count(".")
 
     assert {sentences(d) for d in world.train} <= set(range(3, 7))
+
+
+def test_telling_sentences_of_heldout_documents_are_new(world: World) -> None:
+    """Statements (what a word means, what is another word for it) are the same everywhere; scene sentences are not."""
+    language = read_language()
+    train = {sentence for d in world.train for sentence in re.findall(r"[^.]+\.", d.text)}
+    train = {sentence.strip() for sentence in train}
+    stated = re.compile(r"Here \w+ means |The opposite of |Another word for |So \w+ ")
+    found: Counter[str] = Counter()
+    for document in world.heldout:
+        for o in document.occurrences:
+            start = document.text.rfind(".", 0, o.start) + 1
+            sentence = document.text[start : document.text.index(".", o.end) + 1].strip()
+            if o.left_informative and not stated.match(sentence):
+                assert sentence not in train
+                found[o.sense] += 1
+    # Few senses may lack a sentence on the held-out side.
+    assert len(found) >= 0.9 * len(language.senses)

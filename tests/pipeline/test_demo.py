@@ -26,7 +26,7 @@ SMALL = (
 
 def test_every_stage_then_nothing_again(tmp_path: Path) -> None:
     output = tmp_path / "demo"
-    results = run_demo(output, SMALL, first := Notes())
+    results = run_demo(output, SMALL, first := Notes(), "sensekd demo")
     assert first.started[:2] == ["world", "world"]
     assert {entry["arm"] for entry in results["arms"]} == {"teacher", *ARMS}
     for entry in results["arms"]:
@@ -40,7 +40,7 @@ def test_every_stage_then_nothing_again(tmp_path: Path) -> None:
     assert results["examples"]
 
     before = without_times(output / "results.json")
-    run_demo(output, SMALL, again := Notes())
+    run_demo(output, SMALL, again := Notes(), "sensekd demo")
     assert again.started == []
     assert without_times(output / "results.json") == before
     assert json.loads((output / "results.json").read_text())["times"]["stages"]["teacher"] > 0
@@ -49,5 +49,5 @@ def test_every_stage_then_nothing_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("override", ["loss.nothing=1", "world.nothing=1", "demo_teacher.steps=many"])
 def test_a_wrong_override_is_refused_before_anything_is_made(tmp_path: Path, override: str) -> None:
     with pytest.raises(InputError, match=override.partition("=")[0]):
-        run_demo(tmp_path / "demo", [override], Notes())
+        run_demo(tmp_path / "demo", [override], Notes(), "sensekd demo")
     assert not (tmp_path / "demo").exists()

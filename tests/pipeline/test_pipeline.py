@@ -97,17 +97,38 @@ def test_nothing_is_run_again_and_what_changed_is(finished: tuple[Path, Path, di
     assert lost.started[:1] == ["senses"]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_another_folder_and_other_workers_give_the_same_results(tmp_path: Path, workers: int) -> None:
-    recipe = write_recipe(tmp_path, write_inputs(tmp_path) | {"output": str(tmp_path / f"run{workers}")})
-    compare(load_recipe(recipe, [f"compare.workers={workers}", "compare.seeds=[0]"]), Notes(), "c")
-    first = without_times(tmp_path / f"run{workers}" / "results.json")
-    compare(
-        load_recipe(recipe, [f"compare.workers={workers}", "compare.seeds=[0]", f"output={tmp_path}/b"]), Notes(), "c"
-    )
-    assert without_times(tmp_path / "b" / "results.json") == first
-    students = [(tmp_path / run / "students" / "dskd-0" / "model.safetensors") for run in (f"run{workers}", "b")]
-    assert students[0].read_bytes() == students[1].read_bytes()
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, write_inputs(tmp_path))
+    found, students = [], []
+    for workers in (1, 2):
+        output = tmp_path / f"run{workers}"
+        overrides = [f"compare.workers={workers}", "compare.seeds=[0]", f"output={output}"]
+        compare(load_recipe(recipe, overrides), Notes(), "c")
+        found.append(without_times(output / "results.json"))
+        assert found[-1]["provenance"]["recipe"]["compare"].pop("workers") == workers
+        students.append((output / "students" / "dskd-0" / "model.safetensors").read_bytes())
+    assert found[0] == found[1]
+    assert students[0] == students[1]
+
+
+def test_a_recipe_that_drops_its_lexicon_reuses_nothing_made_with_it(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, write_inputs(tmp_path))
+    small = ["compare.seeds=[0]", "compare.arms=[dskd]", "compare.baseline=dskd"]
+    with_lexicon = compare(load_recipe(recipe, small), Notes(), "c")
+    compare(load_recipe(recipe, [*small, "lexicon.sources=[]"]), second := Notes(), "c")
+    assert second.started == ["coverage", "coverage", "teacher-0", "dskd-0"]
+    assert with_lexicon["coverage"]["linking"]["heads"] > 0
+    assert without_times(tmp_path / "run" / "results.json")["coverage"]["linking"] is None
+
+
+def test_what_is_damaged_is_made_again(finished: tuple[Path, Path, dict[str, Any]]) -> None:
+    folder, recipe, _ = finished
+    (folder / "run" / "relations" / "relations.safetensors").write_bytes(b"cut")
+    (folder / "run" / "students" / "kd-0" / "tokenizer.json").unlink()
+    (folder / "run" / ".senses.abcd1234").mkdir()
+    compare(load_recipe(recipe, ["compare.seeds=[0]", "compare.arms=[kd]"]), notes := Notes(), "c")
+    assert notes.started == ["linking", "linking", "kd-0"]
+    assert not list((folder / "run").glob(".*"))
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
@@ -127,32 +148,34 @@ def sensekd(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_ctrl_c_exits_130_and_the_next_start_goes_on(tmp_path: Path) -> None:
     tree = write_inputs(tmp_path)
-    tree["training"]["steps"] = 100_000
-    tree["training"]["save_every"] = 20
-    recipe = write_recipe(tmp_path, tree)
-    process = started("run", str(recipe))
+    tree["training"] |= {"steps": 400, "save_every": 5}
+    recipe = str(write_recipe(tmp_path, tree))
+    work, student = tmp_path / "run" / "work", tmp_path / "run" / "students" / "dskd-0"
+    process = started("run", recipe)
     limit = time.monotonic() + 120
-    while not list((tmp_path / "run" / "work").glob("*/checkpoint-*")) and time.monotonic() < limit:
+    while not list(work.glob("*/checkpoint-*")):
         assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
+        assert time.monotonic() < limit
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in said
-    assert not (tmp_path / "run" / "students" / "dskd-0").exists()
-    assert not list((tmp_path / "run").glob(".*"))
+    assert not student.exists()
+    assert not list((tmp_path / "run").rglob(".*"))
 
-    # Same budget: the stages before are reused, the student goes on from its checkpoint. It is ended once more.
-    process = started("run", str(recipe))
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if "coverage: reused" in line or "started" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert not any("started" in line for line in lines), lines
+    second = sensekd("run", recipe)
+    assert second.returncode == 0, second.stderr
+    for stage in ("tokens train", "linking", "sample", "senses", "coverage"):
+        assert f"{stage}: reused" in second.stderr
+    record = json.loads((tmp_path / "run" / "records" / "dskd-0.json").read_text())
+    assert record["resumed_from"] >= 5
+    assert not list(work.glob("*/checkpoint-*"))
+
+    untouched = sensekd("run", recipe, "--set", f"output={tmp_path / 'other'}")
+    assert untouched.returncode == 0, untouched.stderr
+    other = tmp_path / "other" / "students" / "dskd-0"
+    assert (student / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
 
 
 def test_the_commands_one_by_one(tmp_path: Path) -> None:

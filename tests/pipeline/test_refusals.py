@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def strange_lexicon(folder: Path, tree: dict[str, Any]) -> None:
 
 
 def short_corpus(folder: Path, tree: dict[str, Any]) -> None:
-    tree["training"]["sequence_length"] = 10_000
+    (folder / "train.jsonl").write_text("".join(json.dumps({"text": f"w3 w{n}"}) + "\n" for n in range(4, 7)))
+    tree["training"]["sequence_length"] = 64
 
 
 def many_layers(folder: Path, tree: dict[str, Any]) -> None:
@@ -56,22 +58,54 @@ def broken_question(folder: Path, tree: dict[str, Any]) -> None:
     (folder / "quiz.jsonl").write_text('{"question": "w3", "choices": ["w4"], "answer": 0}\n')
 
 
+def no_output_folder(folder: Path, tree: dict[str, Any]) -> None:
+    tree["output"] = str(folder / "train.jsonl" / "run")
+
+
+def no_configuration(folder: Path, tree: dict[str, Any]) -> None:
+    (folder / "teacher" / "config.json").unlink()
+
+
+def cut_weights(folder: Path, tree: dict[str, Any]) -> None:
+    path = folder / "teacher" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def broken_gold(folder: Path, tree: dict[str, Any]) -> None:
+    (folder / "gold.jsonl").write_text('{"text": "w3 w4", "occurrences": [{"word": "w4"}]}\n')
+    tree["evaluation"]["gold_senses"] = str(folder / "gold.jsonl")
+
+
+def impossible_arm(folder: Path, tree: dict[str, Any]) -> None:
+    tree["compare"]["custom"] = {"mine": {"loss.kappa": -1}}
+
+
+def climbing_arm(folder: Path, tree: dict[str, Any]) -> None:
+    tree["compare"]["custom"] = {"../../mine": {"loss.kappa": 1}}
+
+
 def foreign_trainer_field(folder: Path, tree: dict[str, Any]) -> None:
     tree["training"]["trainer"] = {"warmup_ratios": 0.1}
 
 
 CASES: list[tuple[Change, str]] = [
-    (missing_corpus, "no corpus at"),
-    (missing_pairs, "synonyms.tsv"),
-    (missing_teacher, "nobody"),
+    (missing_corpus, "corpus.path: no file at"),
+    (missing_pairs, "lexicon.sources[0].path: no file at"),
+    (missing_teacher, "no model at"),
     (unknown_key, "training.learning_rat: unknown key"),
-    (small_vocabulary, "vocabulary mismatch: the tokenizer has 40 tokens, the teacher 20 rows"),
+    (small_vocabulary, "the tokenizer has 40 tokens, the model 20 rows"),
     (empty_corpus, "no document left"),
-    (strange_lexicon, "link"),
+    (strange_lexicon, "have a neighbour"),
     (short_corpus, "fewer than one block"),
-    (many_layers, "9"),
+    (many_layers, "student.layers is 9"),
     (broken_question, "quiz.jsonl:1"),
     (foreign_trainer_field, "warmup_ratios"),
+    (no_output_folder, "cannot be written"),
+    (no_configuration, "no model at"),
+    (cut_weights, "no decoder loads"),
+    (broken_gold, "gold.jsonl:1"),
+    (impossible_arm, "custom arm 'mine': kappa"),
+    (climbing_arm, "custom arm '../../mine'"),
 ]
 
 
@@ -126,7 +160,7 @@ def test_check_names_every_problem_at_once(tmp_path: Path) -> None:
         change(tmp_path, tree)
     code, said = invoke("check", str(write_recipe(tmp_path, tree)))
     assert code == 2
-    for part in ("corpus.path", "lexicon.sources[0].path", "9"):
+    for part in ("corpus.path", "lexicon.sources[0].path", "student.layers is 9"):
         assert part in said
 
 

@@ -9,12 +9,7 @@ from sensekd.cli.console import AsJson, Overrides, RecipePath, Summary, command
 def check(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> Summary:
     """Find the errors of a recipe without loading weights."""
     from sensekd.config import load_recipe
-    from sensekd.errors import InputError
-    from sensekd.pipeline.check import problems
+    from sensekd.pipeline.check import refuse_problems
 
-    loaded = load_recipe(recipe, overrides or ())
-    found = problems(loaded)
-    if found:
-        listed = "\n".join(f"  - {line}" for line in found)
-        raise InputError(f"{recipe}: {len(found)} problem(s)\n{listed}", "a recipe that can run", "correct them")
+    refuse_problems(load_recipe(recipe, overrides or ()), str(recipe))
     return Summary(f"{recipe}: no problem found", {"recipe": str(recipe), "problems": []})

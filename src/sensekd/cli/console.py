@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
@@ -48,7 +49,9 @@ def command(function: Callable[P, Summary]) -> Callable[P, None]:
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            summary = function(*args, **kwargs)
+            # Whatever a library prints must not mix with the one JSON object.
+            with contextlib.redirect_stdout(sys.stderr):
+                summary = function(*args, **kwargs)
         except SenseKDError as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sensekd.cli.console import AsJson, Overrides, Summary, command, with_reporter
+from sensekd.cli.console import AsJson, Overrides, Summary, command, spoken, with_reporter
 from sensekd.cli.run import summarise_results
 
 
@@ -20,5 +20,5 @@ def demo(
     """Train a small teacher on a miniature world and distil it six ways; offline, on a CPU, in minutes."""
     from sensekd.pipeline.demo import run_demo
 
-    results = with_reporter(lambda reporter: run_demo(output, overrides or (), reporter))
+    results = with_reporter(lambda reporter: run_demo(output, overrides or (), reporter, spoken()))
     return summarise_results(results, str(output))

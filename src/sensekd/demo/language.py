@@ -35,7 +35,7 @@ class Sense:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two related words; ``relation`` is ``synonym`` or ``antonym``, ``pos`` one of a, v, n."""
+    """Two related words; ``relation`` is ``synonym`` or ``antonym``, ``pos`` the letter before its line."""
 
     first: str
     second: str

@@ -7,6 +7,7 @@ texts do not depend on how many held-out ones are asked for.
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -33,13 +34,26 @@ EVEN = 0.2
 """Share of the scene documents that take any scene; the others take one by its number of senses."""
 
 
+HELD_BACK = 8
+"""One in so many telling sentences stands in held-out documents alone."""
+
+TRIES = 100
+"""Draws for one sense before another is taken: a sense has few sentences, and all of them may be on one side."""
+
+
+def held_back(text: str) -> bool:
+    """Whether a sentence that tells a sense is kept for the held-out documents; the sentence alone decides."""
+    return zlib.crc32(text.encode()) % HELD_BACK == 0
+
+
 def build_world(seed: int = 0, documents: int = 20_000, heldout: int = 600) -> World:
     """Generates the world.
 
     Args:
         seed: everything follows from it.
         documents: training documents of about 50 words each.
-        heldout: documents of the same sorts that equal no training document.
+        heldout: documents of the same sorts that equal no training document. No scene sentence of theirs that tells
+            a sense before the word stands in a training document.
     """
     language = read_language()
     questions, withheld = ask(language, random.Random(f"{seed}:questions"))
@@ -48,7 +62,7 @@ def build_world(seed: int = 0, documents: int = 20_000, heldout: int = 600) -> W
     train = author.write(documents, random.Random(f"{seed}:train"), seen)
     return World(
         train=train,
-        heldout=author.write(heldout, random.Random(f"{seed}:heldout"), seen),
+        heldout=_Author(language, withheld, heldout=True).write(heldout, random.Random(f"{seed}:heldout"), seen),
         synonyms=tuple((p.first, p.second) for p in language.pairs if p.relation == "synonym"),
         antonyms=tuple((p.first, p.second) for p in language.pairs if p.relation == "antonym"),
         questions=questions,
@@ -74,10 +88,11 @@ def write_world(world: World, folder: Path) -> None:
 
 
 class _Author:
-    """Writes documents of every sort, and never what is withheld."""
+    """Writes documents of every sort, on one side of the split, and never what is withheld."""
 
-    def __init__(self, language: Language, withheld: Withheld) -> None:
+    def __init__(self, language: Language, withheld: Withheld, heldout: bool = False) -> None:
         self.language = language
+        self.heldout = heldout
         self.withheld = withheld
         self.relations = relation_statements(language, withheld)
         self.weights = [2 if pair.sense is None else 1 for pair in language.pairs]
@@ -113,18 +128,18 @@ class _Author:
     def _in_scene(self, scene: str, senses: tuple[Sense, ...], rng: random.Random) -> Sentence:
         luck = rng.random()
         if luck < 0.48:
-            return self._unasked(lambda: sense_sentence(self.language, rng.choice(senses), rng))
+            return self._telling(rng.sample(senses, len(senses)), rng)
         if luck < 0.64:
             return filler_sentence(self.language, scene, rng)
         return pair_sentence(self.language, rng.choice(self.pairs), scene, rng)
 
     def _gloss(self, rng: random.Random) -> list[Sentence]:
+        senses = rng.sample(self.language.senses, len(self.language.senses))
         sentences: list[Sentence] = []
-        for sense in rng.sample(self.language.senses, 2):
-            example, told = gloss_sentences(self.language, sense, rng)
-            while example.text in self.withheld.sentences:
-                example, told = gloss_sentences(self.language, sense, rng)
-            sentences += [example, told]
+        while len(sentences) < 4:
+            sense = senses.pop()
+            drawn = (gloss_sentences(self.language, sense, rng) for _ in range(TRIES))
+            sentences += next((pair for pair in drawn if self._fits(pair[0])), ())
         return sentences
 
     def _relation(self, rng: random.Random) -> list[Sentence]:
@@ -134,7 +149,13 @@ class _Author:
         things = [rng.choice(some) for some in rng.sample(self.things, rng.randint(3, 5))]
         return [*things, rng.choice(self.classes)]
 
-    def _unasked(self, draw: Callable[[], Sentence]) -> Sentence:
-        while (sentence := draw()).text in self.withheld.sentences:
-            pass
-        return sentence
+    def _telling(self, senses: list[Sense], rng: random.Random) -> Sentence:
+        """A telling sentence of the first sense that has one on this side of the split."""
+        drawn = (sense_sentence(self.language, sense, rng) for sense in senses for _ in range(TRIES))
+        return next(sentence for sentence in drawn if self._fits(sentence))
+
+    def _fits(self, sentence: Sentence) -> bool:
+        """A sentence in which a substitute stands for the word tells no sense, and is free."""
+        if not sentence.occurrences:
+            return True
+        return sentence.text not in self.withheld.sentences and held_back(sentence.text) == self.heldout

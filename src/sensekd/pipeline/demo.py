@@ -101,13 +101,14 @@ def build_demo_teacher(stages: Stages, world: Path, settings: TeacherSettings) -
     return folder
 
 
-def run_demo(output: Path, overrides: Sequence[str], reporter: Reporter) -> dict[str, Any]:
+def run_demo(output: Path, overrides: Sequence[str], reporter: Reporter, command: str) -> dict[str, Any]:
     """World, teacher, comparison.
 
     Args:
         output: everything the demo leaves stands here.
         overrides: `a.b=value` texts for the demo's recipe, `world.*` and `demo_teacher.*` included.
         reporter: where to say how it goes.
+        command: what a user types to get the same results.
 
     Returns:
         The results of the comparison.
@@ -120,4 +121,4 @@ def run_demo(output: Path, overrides: Sequence[str], reporter: Reporter) -> dict
     stages = Stages(output, reporter)
     world = build_demo_world(stages, demo.world)
     build_demo_teacher(stages, world, demo.demo_teacher)
-    return compare(recipe, reporter, "sensekd demo", stages=stages)
+    return compare(recipe, reporter, command, stages=stages)

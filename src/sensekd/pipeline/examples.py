@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,10 +19,11 @@ CONTEXTS: Final = 2
 
 
 def _gold_words(path: str) -> list[str]:
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [
-        word for word, _ in Counter(o["word"] for line in lines for o in json.loads(line)["occurrences"]).most_common()
-    ]
+    from sensekd.senses.quality import read_gold
+
+    documents = read_gold(Path(path))
+    counts = Counter(occurrence["word"] for entry in documents for occurrence in entry["occurrences"])
+    return [word for word, _ in counts.most_common()]
 
 
 def _related_words(work: Workspace, dictionary: SenseDictionary, relations: TokenRelations) -> list[str]:

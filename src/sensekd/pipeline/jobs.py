@@ -110,7 +110,12 @@ class Bench:
         else:
             recipe, steps = arm_recipe(self.work.recipe, job.arm, job.seed)
             result = self.distil(recipe, steps, job, progress)
-            record |= {"tokens": result.tokens, "history": list(result.history), "student": result.facts()}
+            record |= {
+                "tokens": result.tokens,
+                "history": list(result.history),
+                "student": result.facts(),
+                "resumed_from": result.resumed_from,
+            }
             model, training = self.student(job), result.seconds
         start = time.perf_counter()
         record |= evaluate_model(self, model)

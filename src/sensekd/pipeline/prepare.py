@@ -193,7 +193,7 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
 def gold_quality(work: Workspace) -> dict[str, Any] | None:
     """Senses against the gold senses of held-out text; None where the recipe names none."""
     from sensekd.senses.dictionary import SenseDictionary
-    from sensekd.senses.quality import evaluate_gold
+    from sensekd.senses.quality import evaluate_gold, read_gold
 
     source = work.recipe.evaluation.gold_senses
     if source is None:
@@ -202,11 +202,9 @@ def gold_quality(work: Workspace) -> dict[str, Any] | None:
 
     def build(_: Progress) -> None:
         teacher = work.teacher
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        gold = read_gold(Path(source))
         dictionary = SenseDictionary.load(work.senses, teacher.identity)
-        write_json(
-            path, evaluate_gold(dictionary, teacher.model, teacher.tokenizer, [json.loads(line) for line in lines])
-        )
+        write_json(path, evaluate_gold(dictionary, teacher.model, teacher.tokenizer, gold))
 
     work.stages.run("gold senses", [work.artefact("senses"), source_key(source), work.teacher_key], [path], build)
     quality: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

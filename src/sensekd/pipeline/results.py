@@ -10,6 +10,7 @@ from typing import Any
 
 from sensekd.artefacts import write_json
 from sensekd.corpus import TokenDocuments
+from sensekd.errors import InputError
 from sensekd.evaluation.compare import ArmResult, summarise
 from sensekd.pipeline.examples import example_senses
 from sensekd.pipeline.jobs import TEACHER, Job
@@ -26,7 +27,7 @@ def read_record(output: Path, job: Job) -> dict[str, Any]:
 
 
 def _provenance(work: Workspace, command: str) -> dict[str, Any]:
-    # Where the run stands is no part of what it found: two equal runs in two folders give equal results.
+    # Where the run stands is no part of what it found.
     recipe = work.recipe.model_dump(mode="json", by_alias=True, exclude={"output"})
     identities = {
         "corpus": TokenDocuments.open(work.path("tokens-train")).manifest.id,
@@ -65,7 +66,24 @@ def collect(work: Workspace, jobs: Sequence[Job], coverage: dict[str, Any], comm
     return results
 
 
-def histories(work: Workspace, jobs: Sequence[Job]) -> dict[str, list[dict[str, Any]]]:
+def histories(output: Path, jobs: Sequence[Job]) -> dict[str, list[dict[str, Any]]]:
     """The logged training curves of every student, by job name."""
-    found = {job.name: read_record(work.output, job)["history"] for job in jobs if job.arm != TEACHER}
+    found = {job.name: read_record(output, job)["history"] for job in jobs if job.arm != TEACHER}
     return {name: history for name, history in found.items() if history}
+
+
+def read_results(output: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """The results of a finished run and the curves of its students.
+
+    Raises:
+        InputError: the folder holds no results, or they cannot be read.
+    """
+    path = output / "results.json"
+    if not path.is_file():
+        raise InputError(f"no results at {path}", "the folder of a finished run", "sensekd run RECIPE")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        return results, histories(output, [Job(entry["arm"], entry["seed"]) for entry in results["arms"]])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = f"the results in {output} cannot be read: {type(error).__name__}: {error}"
+        raise InputError(found, "results.json and records/ as a run left them", "run the recipe again") from error

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sensekd.artefacts import sweep
 from sensekd.config import Recipe
+from sensekd.errors import InputError, require
+from sensekd.pipeline.check import refuse_problems
 from sensekd.pipeline.jobs import TEACHER, Job
 from sensekd.pipeline.prepare import prepare
 from sensekd.pipeline.results import collect, histories
@@ -15,9 +18,19 @@ from sensekd.pipeline.workspace import Workspace
 
 
 def open_workspace(recipe: Recipe, reporter: Reporter, stages: Stages | None = None) -> Workspace:
-    """The run's folder with the effective recipe in it; `stages` carries on what was run there before."""
+    """The run's folder with the effective recipe in it; `stages` carries on what was run there before.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
     work = Workspace(recipe, stages or Stages(Path(recipe.output), reporter))
-    work.save_recipe()
+    try:
+        work.save_recipe()
+    except OSError as error:
+        raise InputError(
+            f"the output folder {recipe.output} cannot be written: {error.strerror}", "a folder of one's own",
+            "change `output` in the recipe",
+        ) from error  # fmt: skip
     return work
 
 
@@ -49,19 +62,26 @@ def run(recipe: Recipe, reporter: Reporter, command: str) -> dict[str, Any]:
 
 
 def _run(work: Workspace, jobs: list[Job], command: str) -> dict[str, Any]:
+    refuse_problems(work.recipe, f"the recipe {work.recipe.name!r}")
+    for folder in (work.output, work.path("students"), work.path("records")):
+        sweep(folder)
     coverage = prepare(work)
     run_jobs(work, jobs, work.recipe.compare.workers)
     results = collect(work, jobs, coverage, command)
-    draw(results, histories(work, jobs), work)
+    draw(results, histories(work.output, jobs), work)
     return results
 
 
 def draw(results: dict[str, Any], curves: dict[str, list[dict[str, Any]]], work: Workspace) -> None:
     """Draw the page, or say which extra it needs: results are never lost for want of a picture."""
-    from sensekd.errors import InputError
     from sensekd.report.page import write_page
 
+    page = work.path("report.html")
     try:
-        write_page(results, curves, work.path("report.html"))
+        require("bokeh", "report")
+        require("jinja2", "report")
     except InputError as error:
+        page.unlink(missing_ok=True)
         work.stages.reporter.note(f"no page was drawn: {error}")
+        return
+    write_page(results, curves, page)

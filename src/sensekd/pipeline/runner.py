@@ -11,12 +11,15 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from sensekd.errors import InputError, SenseKDError
 from sensekd.pipeline.jobs import Job
 from sensekd.pipeline.stages import Progress
 from sensekd.pipeline.workspace import Workspace
+
+# Seconds that a worker gets to put down what it holds.
+_PATIENCE: Final = 20.0
 
 Outcome = tuple[Job, float] | Exception
 
@@ -52,8 +55,13 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait()
-        self._pipe("stdin").close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with suppress(BrokenPipeError):  # What was still to be said to a worker that has died.
+            self._pipe("stdin").close()
         self._pipe("stdout").close()
 
     def _pipe(self, name: str) -> IO[str]:
@@ -89,6 +97,13 @@ def _next(ended: queue.SimpleQueue[Outcome]) -> Outcome:
             return ended.get(timeout=0.2)
 
 
+def _unread(ended: queue.SimpleQueue[Outcome]) -> Outcome | None:
+    """An outcome that is there already, or None: after a failure nothing is waited for, and nothing is lost."""
+    with suppress(queue.Empty):
+        return ended.get_nowait()
+    return None
+
+
 def run_jobs(work: Workspace, jobs: Sequence[Job], workers: int) -> None:
     """Run the jobs that are not fresh, `workers` at a time, and stamp each as it ends.
 
@@ -122,10 +137,16 @@ def run_jobs(work: Workspace, jobs: Sequence[Job], workers: int) -> None:
         for _ in range(min(workers, count)):
             worker = stack.enter_context(Worker(work))
             threading.Thread(target=serve, args=(worker,), daemon=True).start()
+        failure: Exception | None = None
         for number in range(1, count + 1):
-            outcome = _next(ended)
+            outcome = _next(ended) if failure is None else _unread(ended)
+            if outcome is None:
+                break
             if isinstance(outcome, Exception):
-                raise outcome
+                failure = failure or outcome
+                continue
             job, seconds = outcome
             work.stages.done(job.name, keys[job], job.outputs(work.output), seconds)
             work.stages.reporter.note(f"{job.name}: done in {seconds:.1f} s ({number} of {count})")
+        if failure is not None:
+            raise failure

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sensekd.artefacts import write_json
-from sensekd.config import ARMS, Recipe
+from sensekd.config import ARMS, Recipe, load_recipe
 from sensekd.errors import InputError
 from sensekd.pipeline.jobs import Bench, Job, evaluate_model
 from sensekd.pipeline.prepare import prepare, prepare_lexicon, prepare_relations, prepare_senses, prepare_tokens
@@ -63,7 +63,7 @@ def distill_arm(recipe: Recipe, arm: str, reporter: Reporter) -> dict[str, Any]:
     prepare(work)
     job = Job(arm, recipe.seed)
     folder = job.outputs(work.output)[0]
-    facts_path = work.path("records", f"{job.name}.distill.json")
+    facts_path = work.path("distilled", f"{job.name}.json")
 
     def build(progress: Any) -> None:
         from sensekd.config import arm_recipe
@@ -99,7 +99,7 @@ def open_run(folder: Path) -> Workspace:
     path = folder / RECIPE
     if not path.is_file():
         raise InputError(f"no run at {folder}", f"a folder with {RECIPE}", "sensekd run RECIPE")
-    recipe = Recipe.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    recipe = load_recipe(path)
     return Workspace(recipe, Stages(folder, Silent()))
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sensekd.artefacts import MANIFEST, file_digest, fingerprint, write_json
-from sensekd.provenance import weights_fingerprint
+from sensekd.artefacts import MANIFEST, file_digest, fingerprint, intact, write_json
+from sensekd.provenance import file_fingerprint, versions
 
 Progress = Callable[[int, int], None]
 
@@ -38,10 +38,16 @@ class Silent:
 def content_id(path: Path) -> str | None:
     """Identity of what stands at `path`: an artefact, a Hugging Face folder or a file; None if nothing does."""
     if (path / MANIFEST).is_file():
-        return file_digest(path / MANIFEST)
-    if (path / "config.json").is_file() and any(path.glob("*.safetensors")):
-        return weights_fingerprint(str(path))
+        return file_digest(path / MANIFEST) if intact(path) else None
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return file_fingerprint(*files) if files else None
     return file_digest(path) if path.is_file() else None
+
+
+def _identity(key: object) -> str:
+    # Another version of a library that computes gives other bytes, and the versions stand in the results.
+    return fingerprint([key, versions()])
 
 
 class Stages:
@@ -56,7 +62,6 @@ class Stages:
         self.output = output
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
-        self.reused: list[str] = []
 
     def _stamp(self, name: str) -> Path:
         return self.output / "stages" / f"{name.replace('/', '-')}.json"
@@ -65,7 +70,7 @@ class Stages:
         """Whether the outputs stand as this stage left them when it was last run with this key."""
         stamp = self._read(name)
         found = {str(path.relative_to(self.output)): content_id(path) for path in outputs}
-        return stamp is not None and stamp["key"] == fingerprint(key) and stamp["outputs"] == found
+        return stamp is not None and stamp["key"] == _identity(key) and stamp["outputs"] == found
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
@@ -78,7 +83,7 @@ class Stages:
     def done(self, name: str, key: object, outputs: Sequence[Path], seconds: float) -> None:
         """Write the stamp of a stage that has ended."""
         found = {str(path.relative_to(self.output)): content_id(path) for path in outputs}
-        write_json(self._stamp(name), {"key": fingerprint(key), "outputs": found, "seconds": seconds})
+        write_json(self._stamp(name), {"key": _identity(key), "outputs": found, "seconds": seconds})
         self.seconds[name] = seconds
 
     def reuse(self, name: str, key: object, outputs: Sequence[Path]) -> bool:
@@ -88,7 +93,6 @@ class Stages:
         stamp = self._read(name)
         assert stamp is not None
         self.seconds[name] = stamp["seconds"]
-        self.reused.append(name)
         self.reporter.note(f"{name}: reused, nothing it is made from has changed")
         return True
 

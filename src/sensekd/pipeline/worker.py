@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
 from sensekd.config import Recipe
-from sensekd.errors import EXIT_FAILED, InputError, SenseKDError
+from sensekd.errors import EXIT_INTERRUPTED, InputError, SenseKDError
 from sensekd.pipeline.stages import Silent, Stages
 from sensekd.pipeline.workspace import RECIPE, Workspace
 
@@ -32,11 +33,17 @@ def describe(error: BaseException) -> dict[str, Any]:
         return {"found": error.found, "expected": error.expected, "hint": error.hint}
     if isinstance(error, SenseKDError):
         return {"failed": str(error)}
-    return {"failed": "".join(traceback.format_exception(error)), "code": EXIT_FAILED}
+    return {"failed": "".join(traceback.format_exception(error))}
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(EXIT_INTERRUPTED)
 
 
 def serve(output: Path) -> None:
     """Run jobs until standard input ends."""
+    # Being told to end unwinds the stack, so that what is half-written is cleared away.
+    signal.signal(signal.SIGTERM, _leave)
     channel = own_stdout()
 
     def send(**message: Any) -> None:

@@ -92,13 +92,9 @@ class Workspace:
     @cached_property
     def vocabulary(self) -> int:
         """Rows of the teacher's output embedding, from its configuration alone."""
-        from transformers import AutoConfig
+        from sensekd.training.teacher import load_config
 
-        teacher = self.recipe.teacher
-        config = AutoConfig.from_pretrained(
-            teacher.model, revision=teacher.revision, trust_remote_code=teacher.trust_remote_code
-        )
-        return int(config.get_text_config().vocab_size)
+        return int(load_config(self.recipe.teacher).get_text_config().vocab_size)
 
     @cached_property
     def teacher_key(self) -> dict[str, Any]:
@@ -119,6 +115,8 @@ class Workspace:
 
     def artefact(self, name: str) -> str | None:
         """Identity of an artefact of this run; None where the recipe has no such stage."""
+        if name in {"lexicon", "relations"} and not self.recipe.lexicon.sources:
+            return None
         return content_id(self.senses if name == "senses" else self.path(name))
 
 

@@ -66,7 +66,7 @@ def _cell(results: Mapping[str, Any], arm: str, metric: str, mark: str) -> Cell:
     if value is None:
         return Cell("")
     spread = ""
-    if value["high"] > value["low"]:
+    if value.get("n", 1) > 1:
         spread = f"{number(value['low'], metric, results)}–{number(value['high'], metric, results)}"
     return Cell(number(value["mean"], metric, results), spread, mark, MARKS.get(mark, ""))  # type: ignore[call-overload]
 
@@ -165,7 +165,7 @@ def _senses(senses: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     pairs = [
         ("Agreement with the gold senses (AMI)", "ami", "shuffled labels", "ami_shuffled"),
-        ("Where the left context tells it (AMI)", "ami_left", "shuffled labels", "ami_shuffled"),
+        ("Where the left context tells it (AMI)", "ami_left", "shuffled labels", "ami_left_shuffled"),
         ("Purity", "purity", "most frequent sense", "purity_most_frequent"),
     ]
     boxes = [

@@ -25,7 +25,7 @@ def _cell(results: Mapping[str, Any], arm: str, metric: str, mark: Outcome | Non
     if value is None:
         return Text("", justify="right")
     text = Text(number(value["mean"], metric, results), justify="right")
-    if value["high"] > value["low"]:
+    if value.get("n", 1) > 1:
         text.append(f" ±{number((value['high'] - value['low']) / 2, metric, results)}", style="dim")
     text.append(f" {MARKS[mark]}" if mark else "  ", style=_STYLES[mark] if mark else "")
     return text

@@ -118,12 +118,12 @@ def _caveats(results: Mapping[str, Any], found: Sequence[Finding]) -> tuple[str,
     if seeds > 1:
         lines.append(
             f"Intervals are 95{PERCENT} of Student's t over {seeds} seeds, paired: both arms of a pair saw the same "
-            "data in the same order."
+            "data in the same order. A seed changes that order alone: what another teacher, other texts or other "
+            "questions would change is not in the interval."
         )
-        total = len(results["differences"])
         lines.append(
-            f"They are not corrected for their number. Of the {total} differences on this page about "
-            f"{max(1, round(0.05 * total))} would exclude zero by chance alone."
+            f"They are not corrected for their number: if the two arms did not differ at all, each of the {len(found)} "
+            f"measures would still exclude zero once in twenty times."
         )
     if 1 < seeds < 5:
         lines.append(

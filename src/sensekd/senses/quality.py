@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import orjson
 import torch
 from numpy.typing import NDArray
 
@@ -55,6 +57,34 @@ class _Labels:
         """Indices of the occurrences of each word."""
         _, which = np.unique(self.word, return_inverse=True)
         return [np.flatnonzero(which == number) for number in range(int(which.max()) + 1)] if len(which) else []
+
+
+def read_gold(path: Path) -> list[dict[str, Any]]:
+    """Read sense-labelled documents, one JSON object a line; blank lines are skipped.
+
+    Raises:
+        InputError: no such file, an empty one, or a malformed line (named by file and number).
+    """
+    expected = '{"text": "…", "occurrences": [{"word", "sense", "start", "end"}]}'
+    if not path.is_file():
+        raise InputError(f"no gold senses at {path}", "a file of JSON lines", "check evaluation.gold_senses")
+    documents = []
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, 1):
+            if not line.strip():
+                continue
+            try:
+                entry = orjson.loads(line)
+                for occurrence in entry["occurrences"]:
+                    str(occurrence["word"]), str(occurrence["sense"]), entry["text"][int(occurrence["start"])]
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                raise InputError(
+                    f"{path}:{number}: {type(error).__name__}: {error}", expected, "correct the line"
+                ) from error
+            documents.append(entry)
+    if not documents:
+        raise InputError(f"{path} holds no document", expected, "check evaluation.gold_senses")
+    return documents
 
 
 def _place(
@@ -189,7 +219,8 @@ def evaluate_gold(
 
     Returns:
         `ami` (adjusted mutual information, averaged over words by occurrences), `ami_left` (of occurrences whose left
-        context tells the sense), `ami_shuffled` (rows permuted within each word: what chance gives), `purity` (share of
+        context tells the sense), `ami_shuffled` and `ami_left_shuffled` (rows permuted within each word: what chance
+        gives), `purity` (share of
         right senses when each centroid stands for its majority sense, learnt on the other half of the word's
         occurrences), `purity_most_frequent` (the same halves, the word's most frequent sense), `occurrences`, `words`,
         `skipped` and what was skipped for which reason.
@@ -219,6 +250,7 @@ def evaluate_gold(
     return {
         "ami": _mutual_information(labels),
         "ami_left": _mutual_information(left),
+        "ami_left_shuffled": _mutual_information(_shuffled(left, seed)),
         "ami_shuffled": _mutual_information(_shuffled(labels, seed)),
         "purity": purity,
         "purity_most_frequent": frequent,

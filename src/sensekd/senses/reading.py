@@ -33,7 +33,8 @@ class SenseReading:
         support: sampled states it stands for.
         share: of the token's sampled states.
         spread: mean squared distance of these to the centroid.
-        contexts: left contexts of the nearest samples; the word itself comes next.
+        contexts: left contexts of the nearest samples. The word comes next in the teacher's prediction (assignment
+            `predicted`), in the text (`next`), or in both (`agree`).
         neighbours: other tokens with the nearest senses, and their distances.
         synonyms, antonyms: related single tokens, and the distance to the nearest of their senses.
     """

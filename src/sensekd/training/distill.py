@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import xxhash
 
 from sensekd.artefacts import fingerprint
 from sensekd.errors import InputError
@@ -74,7 +75,16 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _made_from(recipe: Recipe, steps: int, blocks: TokenBlocks, table: SenseTable | None, trunk: int) -> dict[str, Any]:
+def _digest(*tensors: torch.Tensor) -> str:
+    digest = xxhash.xxh3_128()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return str(digest.hexdigest())
+
+
+def _made_from(
+    recipe: Recipe, steps: int, blocks: TokenBlocks, senses: SenseSupervision | None, trunk: Trunk
+) -> dict[str, Any]:
     """What must be equal for a checkpoint to be one of this very training."""
     training = recipe.training.model_dump(mode="json", exclude={"save_every", "log_every", "threads"})
     made_from: dict[str, Any] = {
@@ -83,10 +93,15 @@ def _made_from(recipe: Recipe, steps: int, blocks: TokenBlocks, table: SenseTabl
             recipe.student.model_dump(mode="json"), recipe.loss.model_dump(mode="json"),
         ]),
         "data": blocks.identity,
-        "shared_layers": trunk,
+        "shared_layers": trunk.layers,
+        # Before training the student is the teacher's own layers.
+        "student": _digest(*trunk.model.state_dict().values()),
     }  # fmt: skip
-    if table is not None:
-        made_from["senses"] = fingerprint([list(table.rows.shape), float(table.norms.double().sum()), table.sigma2])
+    if senses is not None:
+        table = senses.table
+        lists = (tensor for each in (table.own, table.positive, table.negative) for tensor in (each.indptr, each.ids))
+        made_from["senses"] = _digest(table.rows, *lists, senses.starts_word, senses.ends_word)
+        made_from["sigma2"] = table.sigma2
     return made_from
 
 
@@ -207,8 +222,9 @@ def distill(
             "student.train_top of at least 1, or a pattern in student.train", "raise student.train_top",
         )  # fmt: skip
     trunk = _trunk(teacher, student, recipe)
-    made_from = _made_from(recipe, steps, blocks, None if senses is None else senses[0], trunk.layers)
-    distillation = Distillation(teacher, recipe.loss, _supervision(senses), trunk.layers, made_from)
+    supervision = _supervision(senses)
+    made_from = _made_from(recipe, steps, blocks, supervision, trunk)
+    distillation = Distillation(teacher, recipe.loss, supervision, trunk.layers, made_from)
     with _threads(recipe.training.threads):
         trainer, start, seconds = _train(trunk, distillation, recipe, steps, blocks, work, progress)
     if trainer.is_world_process_zero():

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from sensekd.errors import InputError
 from sensekd.provenance import TeacherIdentity, tokenizer_fingerprint, weights_fingerprint
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from sensekd.config import TeacherConfig
 
@@ -44,11 +45,32 @@ def load_tokenizer(config: TeacherConfig) -> PreTrainedTokenizerBase:
         loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(
             f"no tokenizer loads from {config.model!r}: {str(error).splitlines()[0]}",
             "a checkpoint with its tokenizer files",
             "save it there with tokenizer.save_pretrained(folder)",
+        ) from error
+    return loaded
+
+
+def load_config(config: TeacherConfig) -> PretrainedConfig:
+    """The teacher's configuration, without its weights.
+
+    Raises:
+        InputError: none is there, or transformers does not know it.
+    """
+    from transformers import AutoConfig
+
+    try:
+        loaded: PretrainedConfig = AutoConfig.from_pretrained(
+            config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(
+            f"no model at {config.model!r}: {str(error).splitlines()[0]}",
+            "a folder with config.json and *.safetensors, or a hub name that can be reached",
+            "check teacher.model and teacher.revision",
         ) from error
     return loaded
 
@@ -58,7 +80,7 @@ def _model(name: str, dtype: torch.dtype | str, **options: Any) -> PreTrainedMod
 
     try:
         model, info = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"no decoder loads from {name!r}: {str(error).splitlines()[0]}",
             "a causal language model that transformers knows (or code of its own, with trust_remote_code: true)",
