@@ -153,7 +153,7 @@ def test_ctrl_c_exits_130_and_the_next_start_goes_on(tmp_path: Path) -> None:
     work, student = tmp_path / "run" / "work", tmp_path / "run" / "students" / "dskd-0"
     process = started("run", recipe)
     limit = time.monotonic() + 120
-    while not list(work.glob("*/checkpoint-*")):
+    while not list(work.glob("*/checkpoint-*/manifest.json")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit
         time.sleep(0.05)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from sensekd.demo.language import Language, Sense, read_language
@@ -25,7 +26,7 @@ from sensekd.demo.sentences import (
 )
 from sensekd.demo.statements import Withheld, class_statements, relation_statements, thing_statements
 
-__all__ = ["Document", "Occurrence", "Question", "World", "build_world", "write_world"]
+__all__ = ["Document", "Occurrence", "Question", "World", "build_world", "gold_documents", "write_world"]
 
 SHARES = {"scene": 0.34, "gloss": 0.13, "relation": 0.34, "chain": 0.19}
 """Documents of each sort."""
@@ -72,7 +73,8 @@ def build_world(seed: int = 0, documents: int = 20_000, heldout: int = 600) -> W
 
 
 def write_world(world: World, folder: Path) -> None:
-    """Writes ``train.jsonl``, ``heldout.jsonl``, ``synonyms.tsv``, ``antonyms.tsv`` and ``questions/*.jsonl``."""
+    """Writes ``train.jsonl``, ``heldout.jsonl``, ``gold.jsonl``, ``synonyms.tsv``, ``antonyms.tsv`` and
+    ``questions/*.jsonl``."""
     import orjson
 
     def write(path: Path, lines: Iterable[bytes]) -> None:
@@ -81,10 +83,31 @@ def write_world(world: World, folder: Path) -> None:
     (folder / "questions").mkdir(parents=True, exist_ok=True)
     write(folder / "train.jsonl", map(orjson.dumps, world.train))
     write(folder / "heldout.jsonl", map(orjson.dumps, world.heldout))
+    write(folder / "gold.jsonl", map(orjson.dumps, gold_documents(world)))
     write(folder / "synonyms.tsv", ("\t".join(pair).encode() for pair in world.synonyms))
     write(folder / "antonyms.tsv", ("\t".join(pair).encode() for pair in world.antonyms))
     for name, questions in sorted(world.questions.items()):
         write(folder / "questions" / f"{name}.jsonl", map(orjson.dumps, questions))
+
+
+def _sentence(text: str, start: int) -> str:
+    """The sentence around a character; a sentence ends with a full stop, and a full stop ends a sentence."""
+    return text[text.rfind(".", 0, start) + 1 : text.find(".", start)].strip()
+
+
+def gold_documents(world: World) -> tuple[Document, ...]:
+    """The held-out documents, with those occurrences alone whose sentence stands in no training document.
+
+    What is left can judge a dictionary that was built from the training documents: glosses and statements of relations,
+    which are said in the same words on both sides, are gone.
+    """
+    known = {sentence.strip() for document in world.train for sentence in document.text.split(".")}
+    found = []
+    for document in world.heldout:
+        kept = tuple(o for o in document.occurrences if _sentence(document.text, o.start) not in known)
+        if kept:
+            found.append(replace(document, occurrences=kept))
+    return tuple(found)
 
 
 class _Author:
@@ -155,7 +178,5 @@ class _Author:
         return next(sentence for sentence in drawn if self._fits(sentence))
 
     def _fits(self, sentence: Sentence) -> bool:
-        """A sentence in which a substitute stands for the word tells no sense, and is free."""
-        if not sentence.occurrences:
-            return True
+        """Split with a substitute in the word's place too: free ones would crowd the other side's few sentences."""
         return sentence.text not in self.withheld.sentences and held_back(sentence.text) == self.heldout
