@@ -220,8 +220,8 @@ def evaluate_gold(
     Returns:
         `ami` (adjusted mutual information, averaged over words by occurrences), `ami_left` (of occurrences whose left
         context tells the sense), `ami_shuffled` and `ami_left_shuffled` (rows permuted within each word: chance),
-        `purity` (share of right senses when each centroid stands for its majority sense, learnt on the other half of the
-        word's occurrences), `purity_most_frequent` (the same halves, the word's most frequent sense), `occurrences`,
+        `purity` (share of right senses when each centroid stands for its majority sense, learnt on the other half of
+        the word's occurrences), `purity_most_frequent` (the same halves, its most frequent sense), `occurrences`,
         `words`, `skipped` and what was skipped for which reason.
 
     Raises:
