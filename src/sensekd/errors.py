@@ -6,7 +6,6 @@ import importlib
 from types import ModuleType
 from typing import Final
 
-EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_INPUT: Final = 2
 EXIT_INTERRUPTED: Final = 130

@@ -150,13 +150,22 @@ class TokenRelations:
         )
 
 
+def single_token_neighbours(relations: TokenRelations, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Neighbours that are one token each: `indptr` [V+1] and token ids, ascending per head (both int64).
+
+    Args:
+        relations: the linked lexicon.
+        kind: `synonym` or `antonym`.
+    """
+    indptr, spans = getattr(relations, f"{kind}_indptr"), getattr(relations, f"{kind}_spans")
+    single = relations.span_indptr.diff()[spans] == 1
+    kept_before = torch.cat([torch.zeros(1, dtype=torch.int64), single.cumsum(0)])
+    return kept_before[indptr], relations.span_pieces[relations.span_indptr[spans[single]]]
+
+
 def single_token_antonyms(relations: TokenRelations) -> tuple[torch.Tensor, torch.Tensor]:
     """Antonyms that are one token each: `indptr` [V+1] and token ids, ascending per head (both int64)."""
-    lengths = relations.span_indptr.diff()
-    single = lengths[relations.antonym_spans] == 1
-    kept_before = torch.cat([torch.zeros(1, dtype=torch.int64), single.cumsum(0)])
-    first_piece = relations.span_indptr[relations.antonym_spans[single]]
-    return kept_before[relations.antonym_indptr], relations.span_pieces[first_piece]
+    return single_token_neighbours(relations, "antonym")
 
 
 def link(

@@ -47,8 +47,14 @@ class Ragged:
         start = self.indptr[tokens_N]
         length = self.indptr[tokens_N + 1] - start
         crow = F.pad(length.cumsum(0), (1, 0))
-        within = torch.arange(int(crow[-1]), device=tokens_N.device) - crow[:-1].repeat_interleave(length)
-        return crow, self.ids[start.repeat_interleave(length) + within]
+        # The one number that has to come from the device; with it nothing below waits again.
+        total = int(crow[-1])
+        within = torch.arange(total, device=tokens_N.device) - crow[:-1].repeat_interleave(length, output_size=total)
+        return crow, self.ids[start.repeat_interleave(length, output_size=total) + within]
+
+    def nonempty(self, tokens: Tensor) -> Tensor:
+        """Bool like `tokens`: whether the list of each has an entry."""
+        return self.indptr[tokens + 1] > self.indptr[tokens]
 
     def to(self, device: torch.device | str) -> Ragged:
         """The same lists on another device."""
@@ -117,7 +123,7 @@ class SenseTable:
 
     def pulled(self, labels: Tensor, whole: Tensor) -> Tensor:
         """Bool like `labels`: positions with at least one positive row. Labels of -100 have none."""
-        return (labels >= 0) & (self.positive.counts > 0)[self.positive_list(labels.clamp(min=0), whole)]
+        return (labels >= 0) & self.positive.nonempty(self.positive_list(labels.clamp(min=0), whole))
 
     def positive_list(self, labels: Tensor, whole: Tensor) -> Tensor:
         """Index of each label's list in `positive`."""
@@ -130,7 +136,7 @@ class SenseTable:
 
 
 def _has(lists: Ragged, labels: Tensor) -> Tensor:
-    return (labels >= 0) & (lists.counts > 0)[labels.clamp(min=0)]
+    return (labels >= 0) & lists.nonempty(labels.clamp(min=0))
 
 
 def whole_words(input_ids: Tensor, starts_word: Tensor, ends_word: Tensor) -> Tensor:
@@ -282,7 +288,7 @@ def squared_distances(states_ND: Tensor, table: SenseTable, crow: Tensor, ids_E:
         check_invariants=False,
     )
     dots_E: Tensor = torch.sparse.sampled_addmm(pattern, states_ND, table.rows.T, beta=0.0).values()
-    norms_E = states_ND.square().sum(-1).repeat_interleave(crow.diff())
+    norms_E = states_ND.square().sum(-1).repeat_interleave(crow.diff(), output_size=len(ids_E))
     return (table.norms[ids_E] + norms_E - 2 * dots_E).clamp_(min=0)
 
 
@@ -300,8 +306,8 @@ def nearest(distances_E: Tensor, crow: Tensor, ids_E: Tensor, kappa: int) -> tup
     """
     length = crow.diff()
     widest = max(1, int(length.max())) if len(length) else 1
-    position = torch.arange(len(length), device=crow.device).repeat_interleave(length)
-    slot = torch.arange(len(ids_E), device=crow.device) - crow[:-1].repeat_interleave(length)
+    position = torch.arange(len(length), device=crow.device).repeat_interleave(length, output_size=len(ids_E))
+    slot = torch.arange(len(ids_E), device=crow.device) - crow[:-1][position]
     # Bits of a non-negative float order like the float; the slot below them makes keys unique, so ties are settled.
     empty = torch.iinfo(torch.int64).max
     keys = torch.full((len(length), widest), empty, dtype=torch.int64, device=crow.device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sensekd.errors import InputError
+from sensekd.linking import single_token_neighbours
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,11 +97,9 @@ def _neighbours(
 
 def _related(relations: TokenRelations, kind: str, token: int) -> list[int]:
     """Neighbours of a token that are single tokens; senses of longer spans are composed elsewhere."""
-    indptr, spans = getattr(relations, f"{kind}_indptr"), getattr(relations, f"{kind}_spans")
-    chosen = spans[int(indptr[token]) : int(indptr[token + 1])]
-    starts = relations.span_indptr[chosen]
-    single = relations.span_indptr[chosen + 1] - starts == 1
-    return [int(piece) for piece in relations.span_pieces[starts[single]]]
+    indptr, tokens = single_token_neighbours(relations, kind)
+    found: list[int] = tokens[int(indptr[token]) : int(indptr[token + 1])].tolist()
+    return found
 
 
 def _relatives(

@@ -33,6 +33,20 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def _refusing(found: str, expected: str, hint: str) -> Iterator[None]:
+    """Whatever transformers raises over a checkpoint that does not load becomes one error that says so."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{found}: {reason}", expected, hint) from error
+
+
+def _options(config: TeacherConfig) -> dict[str, Any]:
+    return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+
+
 def load_tokenizer(config: TeacherConfig) -> PreTrainedTokenizerBase:
     """The teacher's tokenizer, without its weights.
 
@@ -41,16 +55,9 @@ def load_tokenizer(config: TeacherConfig) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    try:
-        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(
-            f"no tokenizer loads from {config.model!r}: {str(error).splitlines()[0]}",
-            "a checkpoint with its tokenizer files",
-            "save it there with tokenizer.save_pretrained(folder)",
-        ) from error
+    expected, hint = "a checkpoint with its tokenizer files", "save it there with tokenizer.save_pretrained(folder)"
+    with _refusing(f"no tokenizer loads from {config.model!r}", expected, hint):
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(config.model, **_options(config))
     return loaded
 
 
@@ -62,30 +69,18 @@ def load_config(config: TeacherConfig) -> PretrainedConfig:
     """
     from transformers import AutoConfig
 
-    try:
-        loaded: PretrainedConfig = AutoConfig.from_pretrained(
-            config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(
-            f"no model at {config.model!r}: {str(error).splitlines()[0]}",
-            "a folder with config.json and *.safetensors, or a hub name that can be reached",
-            "check teacher.model and teacher.revision",
-        ) from error
+    expected = "a folder with config.json and *.safetensors, or a hub name that can be reached"
+    with _refusing(f"no model at {config.model!r}", expected, "check teacher.model and teacher.revision"):
+        loaded: PretrainedConfig = AutoConfig.from_pretrained(config.model, **_options(config))
     return loaded
 
 
 def _model(name: str, dtype: torch.dtype | str, **options: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    try:
+    expected = "a causal language model that transformers knows (or code of its own, with trust_remote_code: true)"
+    with _refusing(f"no decoder loads from {name!r}", expected, "check the path or name, and teacher.revision"):
         model, info = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"no decoder loads from {name!r}: {str(error).splitlines()[0]}",
-            "a causal language model that transformers knows (or code of its own, with trust_remote_code: true)",
-            "check the path or name, and teacher.revision",
-        ) from error
     bad = [str(key) for kind in ("missing_keys", "mismatched_keys") for key in info.get(kind) or ()]
     if bad:
         raise InputError(
@@ -135,8 +130,7 @@ def load_teacher(
     weights = weights_fingerprint(config.model, config.revision)
     with quiet_transformers():
         tokenizer = load_tokenizer(config)
-        options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-        model = _model(config.model, getattr(torch, config.dtype), **options)
+        model = _model(config.model, getattr(torch, config.dtype), **_options(config))
     model = model.to(device).eval()
     model.requires_grad_(False)
     refuse_other_than_decoder(model, config.model)
