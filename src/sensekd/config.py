@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ _VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class _Section(BaseModel):
@@ -26,12 +28,21 @@ class _Section(BaseModel):
 
 
 class TeacherConfig(_Section):
-    """The model that is made smaller."""
+    """The model that is made smaller, and where it stands while it teaches (`device: same` is the student's)."""
 
     model: str
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     trust_remote_code: bool = False
+    device: str = "same"
+    quantization: Literal["8bit", "4bit"] | None = None
+    offload: bool = False
+
+    @model_validator(mode="after")
+    def _one_place(self) -> TeacherConfig:
+        if self.quantization and self.offload:
+            raise ValueError("`quantization` and `offload` exclude each other: quantised weights stay on their GPU")
+        return self
 
 
 class CorpusConfig(_Section):
@@ -102,14 +113,52 @@ class SensesConfig(_Section):
     seed: int = 0
 
 
+class LoraConfig(_Section):
+    """Low-rank adapters on linear maps of the decoder layers (extra `lora`); merged into the weights at the end."""
+
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16.0
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("*_proj",)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class StudentConfig(_Section):
-    """Depth cut: N layers, the top M of them trainable; anything else that matches `train` is trained too."""
+    """Depth cut: N layers, the top M of them trainable; anything else that matches `train` is trained too.
+
+    `selection` may also be the list of the teacher's layers. With `width` the student is narrower (or wider) than the
+    teacher, is made anew, and all of it trains. `dtype` is that of the trained weights, `export_dtype` that of the
+    folder (default: the teacher's).
+    """
 
     layers: Positive
-    selection: Literal["first", "spaced"] = "first"
+    selection: Literal["first", "spaced", "importance"] | tuple[Annotated[int, Field(ge=0)], ...] = "first"
+    importance_tokens: Positive = 16384
     train_top: Annotated[int, Field(ge=0)] = 2
     train: tuple[str, ...] = ()
     shared_trunk: Literal["auto", "off"] = "auto"
+    lora: LoraConfig | None = None
+    width: Positive | None = None
+    heads: Positive | None = None
+    kv_heads: Positive | None = None
+    intermediate: Positive | None = None
+    init: Literal["sliced", "random"] = "sliced"
+    vocabulary: Literal["teacher", "tokenizer"] | Positive = "teacher"
+    dtype: Dtype = "float32"
+    export_dtype: Dtype | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudentConfig:
+        if not isinstance(self.selection, str):
+            if len(self.selection) != self.layers:
+                raise ValueError(f"`selection` lists {len(self.selection)} layers, `layers` says {self.layers}")
+            if any(left >= right for left, right in itertools.pairwise(self.selection)):
+                raise ValueError(f"`selection` must rise from layer to layer, found {list(self.selection)}")
+        shape = [name for name in ("heads", "kv_heads", "intermediate") if getattr(self, name) is not None]
+        if self.width is None and shape:
+            raise ValueError(f"{shape} belong to a student of another width: set `width` too")
+        if self.width is not None and (self.lora is not None or self.train):
+            raise ValueError("with `width` all of the student trains: leave `train` and `lora` out")
+        return self
 
 
 class PositionsConfig(_Section):

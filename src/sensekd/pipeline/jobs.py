@@ -143,9 +143,11 @@ class Bench:
 
     def student(self, job: Job) -> PreTrainedModel:
         """The student as a user will load it: from its folder."""
+        from sensekd.training.placement import student_device
         from sensekd.training.teacher import load_student
 
-        return load_student(job.outputs(self.work.output)[0], self.work.teacher.model.device)
+        device = student_device(self.work.recipe, self.work.teacher.model)
+        return load_student(job.outputs(self.work.output)[0], device)
 
 
 def evaluate_model(bench: Bench, model: PreTrainedModel) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def distill_arm(recipe: Recipe, arm: str, reporter: Reporter) -> dict[str, Any]:
 
 def evaluate_folder(recipe: Recipe, model: Path, reporter: Reporter) -> dict[str, Any]:
     """The recipe's suites on any Hugging Face folder with the teacher's tokenizer."""
+    from sensekd.training.placement import student_device
     from sensekd.training.teacher import load_student
 
     if not (model / "config.json").is_file():
@@ -87,7 +88,7 @@ def evaluate_folder(recipe: Recipe, model: Path, reporter: Reporter) -> dict[str
     prepare_tokens(work, "heldout", recipe.evaluation.corpus)
     prepare_relations(work)
     reporter.note(f"evaluating {model}")
-    return evaluate_model(Bench(work), load_student(model, work.teacher.model.device))
+    return evaluate_model(Bench(work), load_student(model, student_device(work.recipe, work.teacher.model)))
 
 
 def open_run(folder: Path) -> Workspace:

@@ -9,36 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from sensekd.artefacts import write_json
 from sensekd.config import Recipe
-from sensekd.errors import InputError
 from sensekd.pipeline.stages import Stages, content_id
 from sensekd.provenance import file_fingerprint, tokenizer_fingerprint, weights_fingerprint
+from sensekd.training.placement import pick_device as pick_device
+from sensekd.training.placement import teacher_device, variant
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from sensekd.provenance import TeacherIdentity
 
 RECIPE = "recipe.json"
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a recipe: `auto` takes a GPU where there is one.
-
-    Raises:
-        InputError: a device that torch does not know or that is not there.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        found = f"device: {name!r} cannot be used: {str(error).splitlines()[0]}"
-        raise InputError(found, "auto, cpu, cuda or cuda:N", "change `device` in the recipe") from error
-    return device
 
 
 @dataclass(frozen=True)
@@ -103,8 +84,8 @@ class Workspace:
         return {
             "weights": weights,
             "tokenizer": tokenizer_fingerprint(self.tokenizer),
-            "dtype": self.recipe.teacher.dtype,
-            "device": pick_device(self.recipe.device).type,
+            "dtype": self.recipe.teacher.dtype + variant(self.recipe.teacher),
+            "device": teacher_device(self.recipe.teacher, pick_device(self.recipe.device)).type,
         }
 
     @property

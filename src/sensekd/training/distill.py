@@ -18,15 +18,14 @@ from sensekd.training.arguments import training_arguments
 from sensekd.training.checkpoints import clear, newest_checkpoint, step_of
 from sensekd.training.data import TokenBlocks, collate
 from sensekd.training.export import export_student
-from sensekd.training.students import chosen_layers, make_student
 from sensekd.training.supervision import SenseSupervision
-from sensekd.training.trunk import Trunk, share_trunk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from sensekd.config import Recipe
     from sensekd.targets import SenseTable
+    from sensekd.training.assembly import Apprentice
     from sensekd.training.trainer import Distillation, SenseDistillationTrainer
 
 Progress = Callable[[int, int], None]
@@ -47,6 +46,9 @@ class DistillResult:
         parameters: number of the student's parameters.
         resumed_from: step of the checkpoint that was resumed from, 0 for none.
         seconds: wall time of the training alone (of this process, since the resume).
+        layers: the teacher's layers that the student keeps.
+        importance: score of each of the teacher's layers, where they were chosen by it.
+        importance_tokens: positions that the scores were measured over.
     """
 
     history: tuple[Mapping[str, float], ...]
@@ -58,11 +60,16 @@ class DistillResult:
     parameters: int
     resumed_from: int
     seconds: float
+    layers: tuple[int, ...] = ()
+    importance: tuple[float, ...] | None = None
+    importance_tokens: int = 0
 
     def facts(self) -> dict[str, Any]:
         """What two equal trainings have in common, as plain values, without the history."""
-        names = ("tokens", "steps", "shared_layers", "trunk_reason", "trainable", "parameters")
-        return {name: getattr(self, name) for name in names}
+        names = ["tokens", "steps", "shared_layers", "trunk_reason", "trainable", "parameters", "layers"]
+        names += ["importance", "importance_tokens"] if self.importance is not None else []
+        found = {name: getattr(self, name) for name in names}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 @contextmanager
@@ -83,7 +90,7 @@ def _digest(*tensors: torch.Tensor) -> str:
 
 
 def _made_from(
-    recipe: Recipe, steps: int, blocks: TokenBlocks, senses: SenseSupervision | None, trunk: Trunk
+    recipe: Recipe, steps: int, blocks: TokenBlocks, senses: SenseSupervision | None, apprentice: Apprentice
 ) -> dict[str, Any]:
     """What must be equal for a checkpoint to be one of this very training."""
     training = recipe.training.model_dump(mode="json", exclude={"save_every", "log_every", "threads"})
@@ -93,9 +100,9 @@ def _made_from(
             recipe.student.model_dump(mode="json"), recipe.loss.model_dump(mode="json"),
         ]),
         "data": blocks.identity,
-        "shared_layers": trunk.layers,
-        # Before training the student is the teacher's own layers.
-        "student": _digest(*trunk.model.state_dict().values()),
+        "shared_layers": apprentice.trunk.layers,
+        # Before training the student is the teacher's own layers, and what was drawn with the seed.
+        "student": _digest(*apprentice.trained.state_dict().values()),
     }  # fmt: skip
     if senses is not None:
         table = senses.table
@@ -113,17 +120,8 @@ def _supervision(senses: tuple[SenseTable, WordEdges | None] | None) -> SenseSup
     return SenseSupervision(table, *(edges or (nowhere, nowhere)))
 
 
-def _trunk(teacher: PreTrainedModel, student: PreTrainedModel, recipe: Recipe) -> Trunk:
-    loss = recipe.loss
-    if recipe.student.shared_trunk == "off":
-        return Trunk(student, 0, "the recipe turns it off")
-    if not (loss.alpha or loss.lam or loss.mu):
-        return Trunk(student, 0, "no term of the loss looks at the teacher")
-    return share_trunk(teacher, student, chosen_layers(teacher.config.num_hidden_layers, recipe.student))
-
-
 def _trainer(
-    model: PreTrainedModel, distillation: Distillation, args: Any, blocks: TokenBlocks, progress: Progress | None
+    model: torch.nn.Module, distillation: Distillation, args: Any, blocks: TokenBlocks, progress: Progress | None
 ) -> SenseDistillationTrainer:
     from transformers import PrinterCallback, TrainerCallback
 
@@ -153,7 +151,7 @@ def _start_of(trainer: SenseDistillationTrainer, work: Path, made_from: Mapping[
 
 
 def _train(
-    trunk: Trunk,
+    apprentice: Apprentice,
     distillation: Distillation,
     recipe: Recipe,
     steps: int,
@@ -161,10 +159,11 @@ def _train(
     work: Path,
     progress: Progress | None,
 ) -> tuple[SenseDistillationTrainer, int, float]:
-    """Train the trunk's model in place; (trainer, step that was resumed from, seconds)."""
+    """Train the apprentice in place; (trainer, step that was resumed from, seconds)."""
+    trunk = apprentice.trunk
     use_cache = trunk.model.config.use_cache
-    args = training_arguments(recipe, steps, work, trunk.model.device)
-    trainer = _trainer(trunk.model, distillation, args, blocks, progress)
+    args = training_arguments(recipe, steps, work, apprentice.device)
+    trainer = _trainer(apprentice.trained, distillation, args, blocks, progress)
     start = _start_of(trainer, work, distillation.made_from or {})
     began = time.perf_counter()
     try:
@@ -207,32 +206,36 @@ def distill(
         InputError: the recipe does not fit the teacher or the data.
         SenseKDError: the loss became NaN or infinite.
     """
+    from sensekd.training.assembly import cut_student, make_apprentice
     from sensekd.training.trainer import Distillation
 
     folder, work = folders
-    student = make_student(teacher, recipe.student)
-    trainable = sum(value.numel() for value in student.parameters() if value.requires_grad)
-    total = sum(value.numel() for value in student.parameters())
+    cut = cut_student(teacher, tokenizer, recipe, blocks)
+    chosen = (cut.layers, cut.importance, cut.importance_tokens)
+    total = sum(value.numel() for value in cut.student.parameters())
     if steps == 0:
-        export_student(student.eval(), tokenizer, folder)
-        return DistillResult((), 0, 0, 0, "not trained", trainable, total, 0, 0.0)
+        trainable = sum(value.numel() for value in cut.student.parameters() if value.requires_grad)
+        export_student(cut.exported(recipe.student), tokenizer, folder)
+        return DistillResult((), 0, 0, 0, "not trained", trainable, total, 0, 0.0, *chosen)
+    apprentice = make_apprentice(cut, teacher, recipe)
+    trunk, trainable = apprentice.trunk, apprentice.trainable
     if trainable == 0:
         raise InputError(
             f"no parameter of the student is trainable, but {steps} steps of training are asked for",
             "student.train_top of at least 1, or a pattern in student.train", "raise student.train_top",
         )  # fmt: skip
-    trunk = _trunk(teacher, student, recipe)
     supervision = _supervision(senses)
-    made_from = _made_from(recipe, steps, blocks, supervision, trunk)
-    distillation = Distillation(teacher, recipe.loss, supervision, trunk.layers, made_from)
+    made_from = _made_from(recipe, steps, blocks, supervision, apprentice)
+    distillation = Distillation(teacher, recipe.loss, supervision, trunk.layers, made_from, cut.vocabulary)
     with _threads(recipe.training.threads):
-        trainer, start, seconds = _train(trunk, distillation, recipe, steps, blocks, work, progress)
+        trainer, start, seconds = _train(apprentice, distillation, recipe, steps, blocks, work, progress)
     if trainer.is_world_process_zero():
-        export_student(student.eval(), tokenizer, folder)
+        apprentice.finish()
+        export_student(cut.exported(recipe.student), tokenizer, folder)
         clear(work)
     trainer.accelerator.wait_for_everyone()
     state, history = trainer.state, tuple(record for record in trainer.state.log_history if "loss" in record)
     return DistillResult(
         history, state.num_input_tokens_seen, state.global_step, trunk.layers, trunk.reason, trainable, total,
-        start, seconds,
+        start, seconds, *chosen,
     )  # fmt: skip

@@ -96,7 +96,8 @@ def shell(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     return empty
 
 
-def _source_name(name: str, stack: str, keep: Sequence[int]) -> str:
+def source_name(name: str, stack: str, keep: Sequence[int]) -> str:
+    """The name in the source of a tensor or module that `name` has in the cut model, whose layer i is layer keep[i]."""
     if not name.startswith(stack + "."):
         return name
     number, *rest = name[len(stack) + 1 :].split(".")
@@ -130,7 +131,7 @@ def graft(
     made: dict[int, nn.Parameter] = {}
     wanted: set[str] = set()
     for name, module in list(target.named_modules(remove_duplicate=False)):
-        origin = modules.get(_source_name(name, stack, keep))
+        origin = modules.get(source_name(name, stack, keep))
         for kind in ("_parameters", "_buffers", "__dict__"):
             here: dict[str, Any] = getattr(module, kind)
             for key in [key for key, value in here.items() if isinstance(value, Tensor)]:
@@ -139,7 +140,7 @@ def graft(
                 if value is None or value.shape != here[key].shape:
                     raise _mismatch(source, f"{full} has no counterpart of shape {tuple(here[key].shape)}")
                 if kind == "_parameters":
-                    wanted.add(_source_name(full, stack, keep))
+                    wanted.add(source_name(full, stack, keep))
                     if id(value) not in made:
                         made[id(value)] = parameter(full, value)
                     here[key] = made[id(value)]

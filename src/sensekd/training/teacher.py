@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from sensekd.errors import InputError
 from sensekd.provenance import TeacherIdentity, tokenizer_fingerprint, weights_fingerprint
+from sensekd.training.placement import loading_options, offload, teacher_device, variant
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -120,19 +121,29 @@ def load_teacher(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, TeacherIdentity]:
     """Load the teacher, its tokenizer and its identity.
 
+    Args:
+        config: which model, in which dtype, and where it stands.
+        device: of the student.
+
     Returns:
-        The model on `device`, in evaluation mode, no parameter of which requires a gradient.
+        The model on `device` or where `config` places it, in evaluation mode, no parameter of which requires a
+        gradient.
 
     Raises:
-        InputError: no such model, weights without values, not a decoder, or a tokenizer with more tokens than the
-            model has rows.
+        InputError: no such model, weights without values, not a decoder, a tokenizer with more tokens than the
+            model has rows, or a placement that this machine does not have.
     """
-    weights = weights_fingerprint(config.model, config.revision)
+    place = teacher_device(config, torch.device(device))
+    weights = weights_fingerprint(config.model, config.revision) + variant(config)
+    options = loading_options(config, place)
     with quiet_transformers():
         tokenizer = load_tokenizer(config)
-        model = _model(config.model, getattr(torch, config.dtype), **_options(config))
-    model = model.to(device).eval()
-    model.requires_grad_(False)
+        model = _model(config.model, getattr(torch, config.dtype), **_options(config), **options)
+    model.eval().requires_grad_(False)
+    if config.offload:
+        offload(model, place)
+    elif not options:
+        model = model.to(place)
     refuse_other_than_decoder(model, config.model)
     rows = int(model.get_output_embeddings().weight.shape[0])
     if len(tokenizer) > rows:
@@ -143,6 +154,17 @@ def load_teacher(
         )
     width = int(model.config.hidden_size)
     return model, tokenizer, TeacherIdentity(config.model, weights, tokenizer_fingerprint(tokenizer), width, rows)
+
+
+def load_unquantised(config: TeacherConfig) -> PreTrainedModel:
+    """A quantised teacher's checkpoint as it was before, in `config.dtype` and host memory, frozen.
+
+    Raises:
+        InputError: no model loads from there.
+    """
+    with quiet_transformers():
+        model = _model(config.model, getattr(torch, config.dtype), **_options(config))
+    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
 def load_student(folder: Path, device: torch.device | str) -> PreTrainedModel:

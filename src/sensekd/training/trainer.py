@@ -28,6 +28,8 @@ from sensekd.losses import (
 )
 from sensekd.targets import select
 from sensekd.training.checkpoints import seal
+from sensekd.training.placement import carry
+from sensekd.training.projector import ProjectedStudent
 from sensekd.training.record import Window
 from sensekd.training.supervision import Batch, Counts, SenseSupervision, annotate, random_draws
 from sensekd.training.trunk import capture_inputs, layers_of
@@ -48,11 +50,12 @@ class Distillation:
     """What a student learns from.
 
     Attributes:
-        teacher: frozen, in evaluation mode, on the device of the training; may be None where only CE is asked for.
+        teacher: frozen, in evaluation mode, on any device; may be None where only CE is asked for.
         loss: weights of the terms and how senses are used.
         senses: table and word edges; needed where λ > 0 or μ > 0 (for σ²).
         shared_layers: n of the shared trunk; the trained model is fed with the teacher's state after n layers.
         made_from: identities that a checkpoint remembers; one of another making is refused.
+        vocabulary: how many tokens CE and KL are over, where a table has padding rows beyond them; None for all rows.
     """
 
     teacher: PreTrainedModel | None
@@ -60,6 +63,7 @@ class Distillation:
     senses: SenseSupervision | None
     shared_layers: int = 0
     made_from: Mapping[str, Any] | None = None
+    vocabulary: int | None = None
 
     @property
     def needs_teacher(self) -> bool:
@@ -85,7 +89,7 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
     """A Trainer whose loss is CE + KL + sense + hidden state, each divided once by its own global count.
 
     Args:
-        model: the student, or its tail where a trunk is shared.
+        model: the student, its tail where a trunk is shared, or a `ProjectedStudent`.
         distillation: teacher, loss and senses.
         rest: everything else that `transformers.Trainer` takes.
 
@@ -95,7 +99,7 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, model: PreTrainedModel, distillation: Distillation, **rest: Any) -> None:
+    def __init__(self, model: nn.Module, distillation: Distillation, **rest: Any) -> None:
         super().__init__(model=model, **rest)
         if distillation.needs_teacher and distillation.teacher is None:
             raise InputError("the loss looks at a teacher, but there is none", "a teacher, or alpha = lambda = mu = 0")
@@ -116,6 +120,8 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         self._trunk_end = None
         if distillation.shared_layers and distillation.teacher is not None:
             self._trunk_end = layers_of(distillation.teacher)[distillation.shared_layers]
+        # What a trained layer is fed with has the dtype of its weights; autocast does the rest.
+        self._dtype = next((value.dtype for value in self.model.parameters() if value.requires_grad), torch.float32)
         self._window = Window()
         self._first_bad = torch.tensor(_NEVER, dtype=torch.float64, device=self.args.device)
         self._counts = Counts(*(torch.ones((), device=self.args.device),) * 3)
@@ -186,6 +192,27 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
                 states = teacher.base_model(**_reads(inputs), use_cache=False).last_hidden_state[:, :-1]
         return Signal(states, logits, below[0] if below else None)
 
+    def _taught(self, inputs: Batch) -> Signal:
+        """The teacher's signal where and as the student needs it; the teacher itself computes in its own dtype."""
+        teacher, here = self.distillation.teacher, self.args.device
+        if teacher is None:
+            return self._teach(inputs)
+        # Its states must be those of the dictionary, which was built without autocast.
+        with torch.autocast(here.type, enabled=False), torch.autocast(teacher.device.type, enabled=False):
+            signal = self._teach(carry(inputs, teacher.device))
+        states, logits, trunk = (None if each is None else each.to(here) for each in vars(signal).values())
+        logits = None if logits is None else self._common(logits)
+        return Signal(states, logits, None if trunk is None else trunk.to(self._dtype))
+
+    def _common(self, logits: Tensor) -> Tensor:
+        """The logits of the tokens that both models have; rows of padding are left out."""
+        common = self.distillation.vocabulary
+        return logits if common is None else logits[..., :common]
+
+    def _projected(self, states: Tensor) -> Tensor:
+        """The student's states in the teacher's width."""
+        return self.model.project(states) if isinstance(self.model, ProjectedStudent) else states
+
     def _study(self, model: nn.Module, inputs: Batch, signal: Signal) -> tuple[Tensor, Tensor]:
         reads = _reads(inputs)
         keep = torch.arange(inputs["input_ids"].shape[1] - 1, device=inputs["input_ids"].device)
@@ -210,8 +237,9 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
 
         Processes see their gradients averaged, hence the factor; the parts then add up to the loss of the global batch.
         """
-        signal = self._teach(inputs)
+        signal = self._taught(inputs)
         states, logits = self._study(model, inputs, signal)
+        states, logits = self._projected(states), self._common(logits)
         labels = inputs["labels"][:, 1:].reshape(-1)
         weighted = self._terms(inputs, signal, states.flatten(0, 1), logits.flatten(0, 1), labels)
         loss = torch.stack(weighted).sum() if len(weighted) > 1 else weighted[0]
