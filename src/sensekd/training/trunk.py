@@ -238,8 +238,8 @@ def make_tail(student: PreTrainedModel, layers: int, form: Form | None = None) -
     return tail
 
 
-def _uniform(model: PreTrainedModel) -> bool:
-    return len({(value.dtype, value.device) for value in model.parameters()}) == 1
+def _forms(*models: PreTrainedModel) -> set[tuple[torch.dtype, torch.device]]:
+    return {(value.dtype, value.device) for model in models for value in model.parameters()}
 
 
 @torch.no_grad()
@@ -251,7 +251,7 @@ def _tail_is_exact(tail: PreTrainedModel, teacher: PreTrainedModel, student: Pre
     state = state.to(first.device, first.dtype)
     if not torch.equal(_entering(tail, 0, inputs_embeds=state), state):
         return False
-    if not (_uniform(student) and _uniform(tail)):
+    if len(_forms(student, tail)) > 1:
         return True
     with capture_inputs(layers_of(student)[layers]) as caught:
         whole = student(ids.to(student.device), use_cache=False).logits
