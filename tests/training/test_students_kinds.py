@@ -284,8 +284,9 @@ def test_a_full_slice_is_the_teacher() -> None:
 
 def test_random_students_follow_the_seed() -> None:
     config = StudentConfig(layers=2, width=8, init="random")
+    teacher = tiny()
     state = torch.get_rng_state()
-    one, again, other = (make_resized(tiny(), (0, 1), config, seed) for seed in (1, 1, 2))
+    one, again, other = (make_resized(teacher, (0, 1), config, seed) for seed in (1, 1, 2))
     assert same(one.state_dict(), again.state_dict())
     assert not same(one.state_dict(), other.state_dict())
     assert torch.equal(torch.get_rng_state(), state)
