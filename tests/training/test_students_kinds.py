@@ -240,6 +240,26 @@ def test_a_shared_trunk_changes_nothing_for_adapters(tmp_path: Path) -> None:
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
+# ---- the shared trunk, over the families
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", [*FAMILIES, "granite"])
+def test_a_shared_trunk_changes_nothing_in_any_family(family: str, tied: bool, tmp_path: Path) -> None:
+    common = {"loss__mu": 0.2, "loss__margin": 3.0}
+    shared = run(tmp_path / "a", tiny(family, tied), student={"layers": 3, "train_top": 1}, **common)
+    student = {"layers": 3, "train_top": 1, "shared_trunk": "off"}
+    whole = run(tmp_path / "b", tiny(family, tied), student=student, **common)
+    assert (shared.shared_layers, whole.shared_layers) == (2, 0)
+    for left, right in zip(shared.history, whole.history, strict=True):
+        for name in left.keys() - {"tokens_per_second"}:
+            assert left[name] == pytest.approx(right[name], rel=1e-5), name
+    one, two = weights(tmp_path / "a"), weights(tmp_path / "b")
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name])
+
+
 # ---- another width
 
 NARROW: dict[str, Any] = {"layers": 3, "width": 8}
@@ -301,7 +321,7 @@ def test_projectors() -> None:
     assert torch.equal(drawn.weight, make_projector(8, 16, 3, sliced=False).weight)
 
 
-@pytest.mark.parametrize("init", ["sliced", "random"])
+@pytest.mark.parametrize("init", ["sliced", pytest.param("random", marks=pytest.mark.long)])
 def test_a_narrow_student_trains_and_its_projector_stays_behind(init: str, tmp_path: Path) -> None:
     common = {"student": {**NARROW, "init": init}, "loss__mu": 0.5, "training__save_every": 2}
     whole = run(tmp_path / "a", **common)
@@ -381,8 +401,9 @@ def test_padding_of_the_teacher_teaches_nothing(tmp_path: Path) -> None:
     assert other.shared_layers == 2
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize(("rows", "asked"), [(VOCABULARY, "tokenizer"), (VOCABULARY + 16, VOCABULARY + 16)])
+@pytest.mark.parametrize(
+    ("rows", "asked", "tied"), [(VOCABULARY, "tokenizer", True), (VOCABULARY + 16, VOCABULARY + 16, False)]
+)
 def test_a_student_with_other_padding(rows: int, asked: object, tied: bool, tmp_path: Path) -> None:
     teacher = padded(tiny(tied=tied), VOCABULARY + 8)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}

@@ -27,4 +27,7 @@ def distill(
         f"trained: {facts['steps']} steps, {facts['tokens']:,} tokens in {facts['seconds']:.1f} s\n"
         f"shared trunk: {facts['shared_layers']} layers ({facts['trunk_reason']})"
     )
+    if facts["importance"] is not None:
+        scores = ", ".join(f"{layer}: {facts['importance'][layer]:.3f}" for layer in facts["layers"])
+        text += f"\nlayers by importance (angle in units of π): {scores}"
     return Summary(text, facts)

@@ -48,7 +48,10 @@ def _extra_problems(recipe: Recipe) -> list[str]:
     """Extras that the end of a run needs; better missed now than after the training."""
     needed = ["scipy.stats", *(["lm_eval"] if recipe.evaluation.questions else [])]
     needed += ["sklearn"] if recipe.evaluation.gold_senses else []
-    return [problem for name in needed if (problem := _problem_of(partial(require, name, "eval")))]
+    extras = [(name, "eval") for name in needed]
+    extras += [("peft", "lora")] if recipe.student.lora else []
+    extras += [("bitsandbytes", "quantization")] if recipe.teacher.quantization else []
+    return [problem for name, extra in extras if (problem := _problem_of(partial(require, name, extra)))]
 
 
 def _problem_of(check: Callable[[], object]) -> str | None:
@@ -60,7 +63,8 @@ def _problem_of(check: Callable[[], object]) -> str | None:
 
 
 def _teacher_problems(recipe: Recipe) -> list[str]:
-    from sensekd.training.students import chosen_layers
+    from sensekd.training.placement import pick_device, teacher_device
+    from sensekd.training.students import refuse_selection
     from sensekd.training.teacher import load_config, load_tokenizer
 
     teacher = recipe.teacher
@@ -71,7 +75,8 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
     found = []
     text = config.get_text_config()
     try:
-        chosen_layers(text.num_hidden_layers, recipe.student)
+        refuse_selection(text.num_hidden_layers, recipe.student)
+        teacher_device(teacher, pick_device(recipe.device))
         tokens = len(load_tokenizer(teacher))
         if tokens > text.vocab_size:
             found.append(f"teacher: the tokenizer has {tokens} tokens, the model {text.vocab_size} rows")

@@ -50,7 +50,7 @@ class Cut:
         """The student in evaluation mode and in the dtype of its folder; trained no further after this."""
         dtype = self.source.dtype if config.export_dtype is None else getattr(torch, config.export_dtype)
         Form(dtype).settle(self.student)
-        return self.student.eval()  # type: ignore[no-any-return]
+        return self.student.eval()
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase) -> int:

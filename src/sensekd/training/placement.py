@@ -86,10 +86,10 @@ def loading_options(config: TeacherConfig, device: torch.device) -> dict[str, An
     from transformers import BitsAndBytesConfig
 
     require("bitsandbytes", "quantization")
-    kind = {"8bit": {"load_in_8bit": True}, "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
-    options: dict[str, Any] = kind[config.quantization]
+    options: dict[str, Any] = {"load_in_8bit": True}
     if config.quantization == "4bit":
-        options |= {"bnb_4bit_compute_dtype": getattr(torch, config.dtype)}
+        compute = getattr(torch, config.dtype)
+        options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": compute}
     return {"quantization_config": BitsAndBytesConfig(**options), "device_map": {"": device}}
 
 
@@ -121,9 +121,9 @@ def _move_own(module: nn.Module, device: torch.device) -> None:
 
 
 def _weights_map(module: nn.Module) -> Mapping[str, Tensor] | None:
-    hook = getattr(module, "_hf_hook", None)
-    hooks = getattr(hook, "hooks", (hook,))
-    return next((each.weights_map for each in hooks if getattr(each, "weights_map", None) is not None), None)
+    hook: Any = getattr(module, "_hf_hook", None)
+    maps = (getattr(each, "weights_map", None) for each in getattr(hook, "hooks", (hook,)))
+    return next((found for found in maps if found is not None), None)
 
 
 def is_offloaded(model: PreTrainedModel) -> bool:
@@ -166,4 +166,5 @@ def _at_rest(teacher: PreTrainedModel) -> PreTrainedModel:
 
 def carry(inputs: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """The same tensors on another device; where they are there already, the same objects."""
-    return {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
+    # Towards the host a copy that does not block may be read before it has arrived.
+    return {name: value.to(device, non_blocking=device.type == "cuda") for name, value in inputs.items()}

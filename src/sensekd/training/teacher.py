@@ -164,7 +164,7 @@ def load_unquantised(config: TeacherConfig) -> PreTrainedModel:
     """
     with quiet_transformers():
         model = _model(config.model, getattr(torch, config.dtype), **_options(config))
-    return model.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return model.eval().requires_grad_(False)
 
 
 def load_student(folder: Path, device: torch.device | str) -> PreTrainedModel:

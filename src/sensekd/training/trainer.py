@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -200,9 +200,12 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         # Its states must be those of the dictionary, which was built without autocast.
         with torch.autocast(here.type, enabled=False), torch.autocast(teacher.device.type, enabled=False):
             signal = self._teach(carry(inputs, teacher.device))
-        states, logits, trunk = (None if each is None else each.to(here) for each in vars(signal).values())
-        logits = None if logits is None else self._common(logits)
-        return Signal(states, logits, None if trunk is None else trunk.to(self._dtype))
+        found = carry({name: value for name, value in vars(signal).items() if value is not None}, here)
+        if "logits" in found:
+            found["logits"] = self._common(found["logits"])
+        if "trunk" in found:
+            found["trunk"] = found["trunk"].to(self._dtype)
+        return replace(signal, **found)
 
     def _common(self, logits: Tensor) -> Tensor:
         """The logits of the tokens that both models have; rows of padding are left out."""

@@ -71,7 +71,7 @@ def _same_tables(a: nn.Module, b: nn.Module) -> bool:
     left, right = a.state_dict(keep_vars=True), b.state_dict(keep_vars=True)
     if left.keys() != right.keys():
         return False
-    rows = min(len(a.weight), len(b.weight))
+    rows = min(len(left["weight"]), len(right["weight"]))
     return all(
         _equal(value[:rows], right[key][:rows]) if key == "weight" else _equal(value, right[key])
         for key, value in left.items()
