@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_students_kinds import Stop, refuse_if_not_plain, run, same, weights
+from students_world import Stop, refuse_if_not_plain, run, same, weights
 from training_world import VOCABULARY, blocks, recipe, tiny, tokenizer
 from transformers import PreTrainedModel
 

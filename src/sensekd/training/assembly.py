@@ -46,6 +46,10 @@ class Cut:
     importance_tokens: int
     vocabulary: int | None
 
+    def trained(self) -> list[nn.Parameter]:
+        """The student's trained parameters, before adapters."""
+        return [value for value in self.student.parameters() if value.requires_grad]
+
     def exported(self, config: StudentConfig) -> PreTrainedModel:
         """The student in evaluation mode and in the dtype of its folder; trained no further after this."""
         dtype = self.source.dtype if config.export_dtype is None else getattr(torch, config.export_dtype)
@@ -169,7 +173,7 @@ def make_apprentice(cut: Cut, teacher: PreTrainedModel, recipe: Recipe) -> Appre
         recipe: of this arm, with its seed.
 
     Raises:
-        InputError: adapters that fit nowhere, or peft is not installed.
+        InputError: adapters that fit nowhere, peft is not installed, or nothing trains.
     """
     config, device = recipe.student, student_device(recipe, teacher)
     adapted = _adapters(cut.student, config.lora)
@@ -182,4 +186,10 @@ def make_apprentice(cut: Cut, teacher: PreTrainedModel, recipe: Recipe) -> Appre
     if width != theirs and (recipe.loss.lam or recipe.loss.mu):
         projector = make_projector(width, theirs, recipe.seed, sliced=config.init == "sliced")
         trained = ProjectedStudent(trunk.model, projector.to(device, trained_dtype(cut.source, config)))
-    return Apprentice(cut, trunk, trained, adapted, device)
+    apprentice = Apprentice(cut, trunk, trained, adapted, device)
+    if apprentice.trainable == 0:
+        raise InputError(
+            "no parameter of the student is trainable, but a training is asked for",
+            "student.train_top of at least 1, or a pattern in student.train", "raise student.train_top",
+        )  # fmt: skip
+    return apprentice

@@ -13,7 +13,6 @@ import torch
 import xxhash
 
 from sensekd.artefacts import fingerprint
-from sensekd.errors import InputError
 from sensekd.training.arguments import training_arguments
 from sensekd.training.checkpoints import clear, newest_checkpoint, step_of
 from sensekd.training.data import TokenBlocks, collate
@@ -212,18 +211,12 @@ def distill(
     folder, work = folders
     cut = cut_student(teacher, tokenizer, recipe, blocks)
     chosen = (cut.layers, cut.importance, cut.importance_tokens)
-    total = sum(value.numel() for value in cut.student.parameters())
+    total, trainable = (sum(value.numel() for value in each) for each in (cut.student.parameters(), cut.trained()))
     if steps == 0:
-        trainable = sum(value.numel() for value in cut.student.parameters() if value.requires_grad)
         export_student(cut.exported(recipe.student), tokenizer, folder)
         return DistillResult((), 0, 0, 0, "not trained", trainable, total, 0, 0.0, *chosen)
     apprentice = make_apprentice(cut, teacher, recipe)
     trunk, trainable = apprentice.trunk, apprentice.trainable
-    if trainable == 0:
-        raise InputError(
-            f"no parameter of the student is trainable, but {steps} steps of training are asked for",
-            "student.train_top of at least 1, or a pattern in student.train", "raise student.train_top",
-        )  # fmt: skip
     supervision = _supervision(senses)
     made_from = _made_from(recipe, steps, blocks, supervision, apprentice)
     distillation = Distillation(teacher, recipe.loss, supervision, trunk.layers, made_from, cut.vocabulary)
