@@ -107,13 +107,15 @@ def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool) -> SenseTabl
     """
     from sensekd.linking import TokenRelations
     from sensekd.senses.dictionary import SenseDictionary
+    from sensekd.senses.residence import device_limit
     from sensekd.targets import build_table
 
     dictionary = SenseDictionary.load(work.senses, work.teacher.identity)
+    device = work.teacher.model.device
+    limit = {"device": None, "host": 0, "auto": device_limit(device)}[work.recipe.senses.residence]
     linked = bool(work.recipe.lexicon.sources)
     relations = TokenRelations.load(work.path("relations")) if linked else None
-    table = build_table(dictionary, relations, synonyms=synonyms, antonyms=antonyms)
-    return table.to(work.teacher.model.device)
+    return build_table(dictionary, relations, synonyms=synonyms, antonyms=antonyms, limit=limit).to(device)
 
 
 def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRelations | None) -> dict[str, int]:

@@ -70,13 +70,13 @@ class StoredRows:
         Only these rows are read. They travel in the form of the store and are widened on `device`.
 
         Args:
-            ids: [n] int64, on the device of the rows.
-            device: where the result is wanted; None leaves it with the rows.
+            ids: int64 of any shape, [n] here, on the device of the rows.
+            device: where the result is wanted; None leaves it with the rows. On CUDA the copy is only under way on
+                the current stream when this returns.
         """
-        values, scale = self.values[ids], None if self.scale is None else self.scale[ids]
-        if device is not None:
-            values, scale = values.to(device), None if scale is None else scale.to(device)
-        return widen(values, scale)
+        return widen(
+            _chosen(self.values, ids, device), None if self.scale is None else _chosen(self.scale, ids, device)
+        )
 
     def blocks(self, elements: int = _BLOCK) -> Iterator[tuple[int, Tensor]]:
         """All rows in order, as (first row, [b, D] float32) with at most `elements` numbers at a time."""
@@ -115,7 +115,17 @@ class StoredRows:
 def widen(values: Tensor, scale: Tensor | None) -> Tensor:
     """Stored values [n, D] and their scales [n] or None as float32 [n, D]; float32 is returned as it is."""
     wide = values.to(torch.float32)
-    return wide if scale is None else wide * scale[:, None]
+    return wide if scale is None else wide * scale.unsqueeze(-1)
+
+
+def _chosen(values: Tensor, ids: Tensor, device: torch.device | str | None) -> Tensor:
+    target = values.device if device is None else torch.device(device)
+    if target.type != "cuda" or values.is_cuda:
+        return values[ids].to(target)
+    # Only from pinned memory does a copy run beside the kernels; torch keeps it until the copy has ended.
+    staged = torch.empty((*ids.shape, *values.shape[1:]), dtype=values.dtype, pin_memory=True)
+    torch.index_select(values, 0, ids.flatten(), out=staged.view(-1, *values.shape[1:]))
+    return staged.to(target, non_blocking=True)
 
 
 def _bad(path: Path, why: str) -> InputError:
