@@ -1,6 +1,8 @@
 """Opening a dictionary of a million rows: time until the first lookup can be made, and memory that it takes.
 
-Every opening happens in a process of its own, whose libraries are loaded before the clock starts.
+Every opening happens in a process of its own, whose libraries are loaded before the clock starts. Then the table of
+candidates is built with the rows left on the host, for two synonyms a token and an antonym for every tenth: what it
+takes beyond the mapped file is its lists. Selection from it is compared with a table whose rows are all there.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from benchmarks.measure import Line
 
 COMMAND = "make bench ONLY=open_dictionary"
+POSITIONS = 1016
 TOKENS, SENSES, WIDTH, RUNS = 100_000, 10, 576, 5
 
 _OPEN = """
@@ -38,6 +41,54 @@ if sys.argv[3] == "verify":
     SenseDictionary.load(Path(sys.argv[1]), verify=True)
 print(json.dumps([seconds, memory, lookup, time.perf_counter() - start]))
 """
+
+_TABLE = """
+import json, statistics, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+from sensekd.senses.dictionary import SenseDictionary
+from sensekd.targets import build_table, select
+
+def anonymous():
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+torch.set_num_threads(1)
+tokens, positions = 100_000, int(sys.argv[2])
+draw = torch.Generator().manual_seed(0)
+relations = SimpleNamespace(
+    synonym_indptr=torch.arange(0, 2 * tokens + 1, 2),
+    synonym_spans=torch.randint(tokens, (2 * tokens,), generator=draw),
+    antonym_indptr=torch.arange(tokens + 1).add(9).div(10, rounding_mode="floor"),
+    antonym_spans=torch.randint(tokens, (tokens // 10,), generator=draw),
+    span_indptr=torch.arange(tokens + 1), span_pieces=torch.arange(tokens),
+)
+dictionary = SenseDictionary.load(Path(sys.argv[1]))
+before = anonymous()
+host = build_table(dictionary, relations, limit=0)
+memory = anonymous() - before
+device = build_table(dictionary, relations)
+whole, states = torch.ones(positions, dtype=torch.bool), torch.randn(positions, 576, generator=draw)
+ratios = []
+for _ in range(9):
+    # Frequent tokens come often, as in text.
+    labels = (torch.rand(positions, generator=draw) ** 4 * tokens).long()
+    seconds, found = [], []
+    for table in (device, host):
+        start = time.process_time()
+        found.append(select(table, labels, whole, states, 5))
+        seconds.append(time.process_time() - start)
+    assert torch.equal(found[0].pull_mean, found[1].pull_mean)
+    ratios.append(seconds[1] / seconds[0])
+print(json.dumps([memory, statistics.median(ratios)]))
+"""
+
+
+def _in_process(script: str, *arguments: str) -> list[float]:
+    done = subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True, text=True)
+    found: list[float] = json.loads(done.stdout)
+    return found
 
 
 def _write(folder: Path) -> int:
@@ -64,22 +115,23 @@ def _write(folder: Path) -> int:
 
 
 def measure() -> list[Line]:
-    """Milliseconds and megabytes of opening, and the speed of verifying every block."""
+    """Milliseconds and megabytes of opening, the speed of verifying every block, and what rows on the host cost."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "senses"
         size = _write(folder)
-        found = []
-        for number in range(RUNS):
-            verify = "verify" if number == 0 else "open"
-            arguments = [sys.executable, "-c", _OPEN, str(folder), str(TOKENS * SENSES), verify]
-            done = subprocess.run(arguments, check=True, capture_output=True, text=True)
-            found.append(json.loads(done.stdout))
+        modes = ["verify", *["open"] * (RUNS - 1)]
+        found = [_in_process(_OPEN, str(folder), str(TOKENS * SENSES), mode) for mode in modes]
+        lists, slower = _in_process(_TABLE, str(folder), str(POSITIONS))
     milliseconds = 1000 * statistics.median(each[0] for each in found)
     megabytes = max(each[1] for each in found) / 1e6
     gigabytes = size / found[0][3] / 1e9
     shape = f"a dictionary of {TOKENS * SENSES} rows x {WIDTH}, {size / 1e9:.1f} GB"
+    on_host = f"{shape}, rows on the host"
+    resident = f"selection with all rows there, {POSITIONS} positions, one thread"
     return [
         Line("open_dictionary_time", milliseconds, "ms", shape, 50.0, "most", RUNS, COMMAND),
         Line("open_dictionary_memory", megabytes, "MB", shape, 50.0, "most", RUNS, COMMAND),
         Line("open_dictionary_verify", gigabytes, "GB/s", f"{shape}, file in the page cache", 1.0, "least", 1, COMMAND),
+        Line("open_dictionary_table_memory", lists / 1e6, "MB", on_host, 300.0, "most", 1, COMMAND),
+        Line("open_dictionary_host_selection", slower, "times", resident, 10.0, "most", 9, COMMAND),
     ]

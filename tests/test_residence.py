@@ -208,6 +208,22 @@ def test_labels_of_inference_are_collected_late() -> None:
     assert (rows.early, rows.late) == (0, 1)
 
 
+def test_building_a_table_on_the_host_widens_no_more_than_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    between = StoredRows.between
+
+    def noted(self: StoredRows, start: int, stop: int) -> Tensor:
+        asked.append((stop - start) * self.values.shape[1])
+        return between(self, start, stop)
+
+    monkeypatch.setattr(StoredRows, "between", noted)
+    rows = torch.ones(50_000, 400, dtype=torch.bfloat16)
+    table = build_table(_Dictionary(torch.tensor([0, 50_000]), rows), None, limit=0)  # type: ignore[arg-type]
+    assert sum(asked) == rows.numel()
+    assert max(asked) * 4 <= 1 << 25 < rows.numel() * 4
+    assert table.norms.tolist() == [400.0] * 50_000
+
+
 @pytest.mark.parametrize("store", list(DTYPES))
 def test_spans_are_composed_from_any_store(store: str) -> None:
     dictionary, relations = world(1, store)
