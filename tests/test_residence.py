@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 import pytest
@@ -234,6 +238,75 @@ def test_spans_are_composed_from_any_store(store: str) -> None:
     theirs = compose_spans(*arguments, stored.between(0, len(stored)))
     assert len(ours[0]) > 0
     assert torch.equal(ours[0], theirs[0])
+
+
+class _Event:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class _Stream:
+    """Stands for a stream of a device: notes who waits for whom."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name, self.log = name, log
+
+    def record_event(self) -> _Event:
+        return _Event(self.name)
+
+    def wait_event(self, event: _Event) -> None:
+        self.log.append(f"{self.name} waits for {event.name}")
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The side of the gatherer that is for CUDA, on a CPU: streams that only take notes."""
+    log: list[str] = []
+    current = threading.local()
+    main = _Stream("main", log)
+
+    @contextlib.contextmanager
+    def on(stream: _Stream) -> Iterator[None]:
+        current.stream = stream
+        yield
+        del current.stream
+
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: getattr(current, "stream", main))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda _, stream: log.append(f"kept for {stream.name}"))
+    return log
+
+
+def test_the_worker_runs_ahead_by_two_batches_and_streams_wait_for_each_other(streams: list[str]) -> None:
+    rows = gatherer()
+    rows._worker, rows._stream = ThreadPoolExecutor(1), _Stream("side", streams)  # type: ignore[assignment]
+    found: list[int] = []
+    batches = []
+    for number in range(5):
+        labels, whole = torch.tensor([number]), torch.tensor([True])
+        rows.submit(labels, whole, lambda labels=labels: found.append(int(labels)) or labels)  # type: ignore[misc, func-returns-value]
+        batches.append((labels, whole))
+    for number, (labels, whole) in enumerate(batches):
+        wait([request.answer for request in rows.asked if request.answer is not None])
+        assert found == list(range(min(number + 2, 5)))
+        streams.clear()
+        assert rows.collect(labels, whole, never).rows.tolist() == [[number]]
+        assert streams[:3] == ["main waits for side", "kept for main", "kept for main"]
+    assert (rows.early, rows.late) == (5, 0)
+    streams.clear()
+    rows.submit(*ask(gatherer(), 3), lambda: torch.tensor([3]))
+    wait([request.answer for request in rows.asked if request.answer is not None])
+    assert streams == ["side waits for main"]
+
+
+def test_what_goes_wrong_in_the_worker_is_said_where_the_rows_are_wanted(streams: list[str]) -> None:
+    rows = gatherer()
+    rows._worker, rows._stream = ThreadPoolExecutor(1), _Stream("side", streams)  # type: ignore[assignment]
+    labels, whole = torch.tensor([1]), torch.tensor([True])
+    rows.submit(labels, whole, never)
+    with pytest.raises(AssertionError, match="had been asked for"):
+        rows.collect(labels, whole, never)
 
 
 @pytest.mark.gpu

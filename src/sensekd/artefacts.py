@@ -113,6 +113,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)
         for file in temporary.rglob("*"):
+            if file.is_file():
+                # Some libraries write files that nobody else may read.
+                file.chmod(0o644)
             _sync(file)
         if path.exists():
             path.rename(previous)

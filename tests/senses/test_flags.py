@@ -59,6 +59,8 @@ def test_agreement_by_hand() -> None:
     assert agreement([one, [1, 2, 3, 90, 91, 6, 7, 8]]) == 0.75
     # An insertion shifts the rest, and costs one token alone: 2 · 8 / 17.
     assert agreement([one, [1, 2, 3, 90, 4, 5, 6, 7, 8]]) == pytest.approx(16 / 17)
+    # The same tokens in another order are not the same text.
+    assert agreement([one, one[::-1]]) == 0.125
     # The least alike pair counts.
     assert agreement([one, one, [1, 2, 3, 4, 90, 91, 92, 93]]) == 0.5
 
