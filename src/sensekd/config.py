@@ -96,6 +96,7 @@ class SensesConfig(_Section):
     """The sense dictionary: what is sampled (from the training corpus, or from `corpus`) and how it is clustered.
 
     `dictionary` names one that stands already; then nothing is sampled, and it must be of the recipe's teacher.
+    `store` is the form of the centroids on disk; `residence` says where the rows stay while a student is trained.
     """
 
     dictionary: str | None = None
@@ -110,6 +111,8 @@ class SensesConfig(_Section):
     batch_size: Positive = 16
     units: Literal["sigma", "raw"] = "sigma"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    store: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    residence: Literal["auto", "device", "host"] = "auto"
     seed: int = 0
 
 

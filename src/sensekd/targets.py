@@ -14,7 +14,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from sensekd.senses.residence import HostRows, RowGatherer
+from sensekd.senses.store import StoredRows
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sensekd.linking import TokenRelations
     from sensekd.senses.dictionary import SenseDictionary
 
@@ -32,10 +37,12 @@ class Ragged:
     Attributes:
         indptr: [V + 1] int64.
         ids: [*] int64.
+        held: [U] int64, ascending: the only rows that the table holds; `expand` then gives places among them.
     """
 
     indptr: Tensor
     ids: Tensor
+    held: Tensor | None = None
 
     @property
     def counts(self) -> Tensor:
@@ -50,7 +57,8 @@ class Ragged:
         # The one number that has to come from the device; with it nothing below waits again.
         total = int(crow[-1])
         within = torch.arange(total, device=tokens_N.device) - crow[:-1].repeat_interleave(length, output_size=total)
-        return crow, self.ids[start.repeat_interleave(length, output_size=total) + within]
+        ids = self.ids[start.repeat_interleave(length, output_size=total) + within]
+        return crow, ids if self.held is None else torch.searchsorted(self.held, ids)
 
     def nonempty(self, tokens: Tensor) -> Tensor:
         """Bool like `tokens`: whether the list of each has an entry."""
@@ -58,7 +66,8 @@ class Ragged:
 
     def to(self, device: torch.device | str) -> Ragged:
         """The same lists on another device."""
-        return Ragged(self.indptr.to(device), self.ids.to(device))
+        held = None if self.held is None else self.held.to(device)
+        return Ragged(self.indptr.to(device), self.ids.to(device), held)
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class SenseTable:
     """Everything about targets that follows from teacher, dictionary and lexicon alone.
 
     Attributes:
-        rows: [R, D] float32.
+        rows: [R, D] float32; [0, D] where they stay on the host.
         norms: [R] squared length of every row.
         sigma2: σ².
         own: S[v] of every token.
@@ -100,6 +109,7 @@ class SenseTable:
             the senses of synonyms (a whole word).
         negative: the senses of antonyms without any row of `positive` (whole words).
         dropped_spans: spans with a piece that has no senses.
+        host: the rows where they stay on the host: `select` brings those of its batch to the device.
     """
 
     rows: Tensor
@@ -109,17 +119,37 @@ class SenseTable:
     positive: Ragged
     negative: Ragged
     dropped_spans: int = 0
+    host: RowGatherer | None = None
 
     def to(self, device: torch.device | str) -> SenseTable:
         """The same table on another device."""
-        return replace(
-            self,
-            rows=self.rows.to(device),
-            norms=self.norms.to(device),
-            own=self.own.to(device),
-            positive=self.positive.to(device),
-            negative=self.negative.to(device),
-        )
+        moved = {name: getattr(self, name).to(device) for name in ("rows", "norms", "own", "positive", "negative")}
+        return replace(self, **moved, host=None if self.host is None else self.host.to(device))
+
+    def row_blocks(self) -> Iterator[Tensor]:
+        """All rows in order, float32, wherever they are; a few at a time where they stay on the host."""
+        return iter([self.rows]) if self.host is None else self.host.rows.blocks()
+
+    def prefetch(self, labels: Tensor, whole: Tensor, *, own: bool = False) -> None:
+        """Begin to bring the rows of a batch to the device (contiguous labels); does nothing where they are there."""
+        if self.host is not None:
+            self.host.submit(labels, whole, lambda: self._candidates(labels, whole, own))
+
+    def gathered(self, labels: Tensor, whole: Tensor, *, own: bool = False) -> SenseTable:
+        """A table for these labels alone, with its rows on the device; this one where they are there already."""
+        if self.host is None:
+            return self
+        found = self.host.collect(labels, whole, lambda: self._candidates(labels, whole, own))
+        lists = {name: replace(getattr(self, name), held=found.ids) for name in ("own", "positive", "negative")}
+        return replace(self, rows=found.rows, norms=self.norms[found.ids], host=None, **lists)
+
+    def _candidates(self, labels: Tensor, whole: Tensor, own: bool) -> Tensor:
+        """[U] ids of the rows that selection looks at, ascending. Own rows are among the positive ones."""
+        valid = labels >= 0
+        _, pulled = self.positive.expand(torch.unique(self.positive_list(labels[valid], whole[valid])))
+        _, pushed = self.negative.expand(torch.unique(labels[self.pushed(labels, whole, relative=own)]))
+        found: Tensor = torch.unique(torch.cat([pulled, pushed]))
+        return found
 
     def pulled(self, labels: Tensor, whole: Tensor) -> Tensor:
         """Bool like `labels`: positions with at least one positive row. Labels of -100 have none."""
@@ -169,7 +199,7 @@ def _owners(lists: Ragged) -> Tensor:
     return torch.arange(len(lists.indptr) - 1).repeat_interleave(lists.counts)
 
 
-def _nearest_of(running: Tensor, piece: Tensor, own: Ragged, centroids: Tensor) -> Tensor:
+def _nearest_of(running: Tensor, piece: Tensor, own: Ragged, centroids: StoredRows) -> Tensor:
     """For each running row [E, D] the sense [E, D] of its piece [E] that is nearest; ties go to the lower row id."""
     start, count = own.indptr[piece], own.counts[piece]
     widest = int(count.max()) if len(count) else 1
@@ -179,14 +209,14 @@ def _nearest_of(running: Tensor, piece: Tensor, own: Ragged, centroids: Tensor) 
     for low in range(0, len(running), step):
         part = slice(low, low + step)
         ids = start[part, None] + torch.minimum(slots, count[part, None] - 1)
-        distance = (centroids[ids] - running[part, None]).square().sum(-1)
+        distance = (centroids.take(ids) - running[part, None]).square().sum(-1)
         best = distance.argmin(1, keepdim=True)
-        chosen[part] = centroids[ids.gather(1, best)[:, 0]]
+        chosen[part] = centroids.take(ids.gather(1, best)[:, 0])
     return chosen
 
 
 def compose_spans(
-    span_indptr: Tensor, span_pieces: Tensor, own: Ragged, centroids: Tensor
+    span_indptr: Tensor, span_pieces: Tensor, own: Ragged, centroids: Tensor | StoredRows
 ) -> tuple[Tensor, Ragged, int]:
     """Senses of spans of tokens (DSKD, arXiv 2602.22351, multi-token neighbours).
 
@@ -198,12 +228,13 @@ def compose_spans(
         span_indptr: [S + 1] int64.
         span_pieces: [*] int64 token ids.
         own: the dictionary's rows of every token.
-        centroids: [R, D] float32.
+        centroids: [R, D]; of stored rows only those of the spans' pieces are read.
 
     Returns:
-        Composed rows [C, D] in the order of the spans (their ids start at R), the row ids of every span, and how many
-        spans were dropped.
+        Composed rows [C, D] float32 in the order of the spans (their ids start at R), the row ids of every span, and
+        how many spans were dropped.
     """
+    centroids = centroids if isinstance(centroids, StoredRows) else StoredRows(centroids)
     length, counts = span_indptr.diff(), own.counts
     spans = torch.arange(len(length))
     span_of_piece = spans.repeat_interleave(length)
@@ -214,7 +245,7 @@ def compose_spans(
     many = torch.where(length > 1, size, 0)
     owner = spans.repeat_interleave(many)
     _, ids = own.expand(first[many > 0])
-    composed = centroids[ids].clone()
+    composed = centroids.take(ids)
     for piece in range(1, int(length.max()) if len(length) else 0):
         active = (length[owner] > piece).nonzero()[:, 0]
         tokens = span_pieces[span_indptr[owner[active]] + piece]
@@ -234,7 +265,12 @@ def _related(indptr: Tensor, spans: Tensor, span_rows: Ragged) -> tuple[Tensor, 
 
 
 def build_table(
-    dictionary: SenseDictionary, relations: TokenRelations | None, *, synonyms: bool = True, antonyms: bool = True
+    dictionary: SenseDictionary,
+    relations: TokenRelations | None,
+    *,
+    synonyms: bool = True,
+    antonyms: bool = True,
+    limit: int | None = None,
 ) -> SenseTable:
     """Candidate rows of every token.
 
@@ -245,24 +281,33 @@ def build_table(
         relations: linked lexicon; None uses own senses alone.
         synonyms: pull to the senses of synonyms too.
         antonyms: push from the senses of antonyms.
+        limit: rows that take more bytes than this (float32, composed ones included) stay on the host, the dictionary's
+            in the form of its store; None sets no limit, 0 always leaves them there.
     """
-    centroids = dictionary.centroids.float()
-    vocabulary, total = len(dictionary.indptr) - 1, len(centroids)
+    stored = StoredRows(dictionary.centroids, getattr(dictionary, "scale", None))
+    vocabulary, total = len(dictionary.indptr) - 1, len(stored)
+    composed = torch.empty(0, dictionary.centroids.shape[1])
     own = Ragged(dictionary.indptr, torch.arange(total))
     nothing = Ragged(torch.zeros(vocabulary + 1, dtype=torch.long), torch.zeros(0, dtype=torch.long))
-    rows, linked, negative, dropped = centroids, own, nothing, 0
+    linked, negative, dropped = own, nothing, 0
     if relations is not None and (synonyms or antonyms):
-        composed, span_rows, dropped = compose_spans(relations.span_indptr, relations.span_pieces, own, centroids)
-        rows = torch.cat([centroids, composed])
+        composed, span_rows, dropped = compose_spans(relations.span_indptr, relations.span_pieces, own, stored)
+        count = total + len(composed)
         if synonyms:
             tokens, ids = _related(relations.synonym_indptr, relations.synonym_spans, span_rows)
-            linked = _from_pairs(torch.cat([_owners(own), tokens]), torch.cat([own.ids, ids]), vocabulary, len(rows))
+            linked = _from_pairs(torch.cat([_owners(own), tokens]), torch.cat([own.ids, ids]), vocabulary, count)
         if antonyms:
             tokens, ids = _related(relations.antonym_indptr, relations.antonym_spans, span_rows)
-            taken = torch.isin(tokens * len(rows) + ids, _owners(linked) * len(rows) + linked.ids)
-            negative = _from_pairs(tokens[~taken], ids[~taken], vocabulary, len(rows))
+            taken = torch.isin(tokens * count + ids, _owners(linked) * count + linked.ids)
+            negative = _from_pairs(tokens[~taken], ids[~taken], vocabulary, count)
     positive = Ragged(torch.cat([own.indptr, linked.indptr[1:] + own.indptr[-1]]), torch.cat([own.ids, linked.ids]))
-    return SenseTable(rows, rows.square().sum(-1), dictionary.sigma2, own, positive, negative, dropped)
+    lists = (dictionary.sigma2, own, positive, negative, dropped)
+    host = HostRows((stored, StoredRows(composed)))
+    if limit is not None and len(host) * composed.shape[1] * composed.element_size() > limit:
+        return SenseTable(composed[:0], host.norms(), *lists, RowGatherer(host, torch.device("cpu")))
+    centroids = stored.between(0, total)
+    rows = torch.cat([centroids, composed]) if len(composed) else centroids
+    return SenseTable(rows, rows.square().sum(-1), *lists)
 
 
 def squared_distances(states_ND: Tensor, table: SenseTable, crow: Tensor, ids_E: Tensor) -> Tensor:
@@ -350,6 +395,7 @@ def select(
     Returns:
         Targets at positions with at least one row; positions without are absent, not zero.
     """
+    table = table.gathered(labels_N, whole_N, own=own)
     pull_at = table.pulled(labels_N, whole_N).nonzero()[:, 0]
     push_at = table.pushed(labels_N, whole_N, relative=own).nonzero()[:, 0]
     lists = table.positive_list(labels_N[pull_at], whole_N[pull_at])

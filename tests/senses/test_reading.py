@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from senses_fakes import identity
 
 from sensekd.errors import InputError
 from sensekd.senses.dictionary import SenseDictionary
-from sensekd.senses.reading import describe, render, word_tokens
+from sensekd.senses.reading import SenseReading, describe, render, word_tokens
 
 PIECES = ["<s>", "Ġbank", "bank", "Ġriver", "Ġmoney", "Ġshore", "Ġslope", "Ġthe", "un", "rest", "Ġquiet"]
 
@@ -80,21 +81,84 @@ def test_without_relations_these_stay_empty(dictionary: SenseDictionary, tokeniz
     assert all(not reading.synonyms and not reading.antonyms for reading in describe(dictionary, tokenizer, "bank"))
 
 
+def test_relatives_of_several_tokens_are_composed(dictionary: SenseDictionary, tokenizer: Any) -> None:
+    """(un, rest) has no senses of its own; here it is given one on the place 8."""
+    asked = []
+
+    def compose(pieces: Sequence[int]) -> torch.Tensor:
+        asked.append(list(pieces))
+        return torch.tensor([[8.0, 0.0], [40.0, 0.0]])
+
+    first, second = describe(dictionary, tokenizer, "bank", relations(), compose)
+    assert asked == [[8, 9]]
+    assert first.synonyms == [(" shore", 4.0), ("unrest", 16.0)]
+    assert second.synonyms == [("unrest", 1.0), (" shore", 9.0)]
+    third, _ = describe(dictionary, tokenizer, "bank", relations(), lambda _: torch.zeros(0, 2))
+    assert third.synonyms == [(" shore", 4.0)]
+
+
+def test_a_narrow_store_reads_the_same(dictionary: SenseDictionary, tokenizer: Any) -> None:
+    wide = describe(dictionary, tokenizer, "bank", relations())
+    assert describe(dictionary.stored_as("float16"), tokenizer, "bank", relations()) == wide
+    narrow = describe(dictionary.stored_as("int8"), tokenizer, "bank", relations())
+    assert narrow[0].neighbours[0] == (" river", 1.0)
+
+
 def test_rendering(dictionary: SenseDictionary, tokenizer: Any) -> None:
     text = render(describe(dictionary, tokenizer, "bank", relations()))
     assert text.splitlines() == [
-        "token ' bank' (id 1): 2 senses",
-        "  1. 75% of the samples (6), spread 0.50",
-        "    the river ___",
-        "    money ___",
-        "    near:      river 1.00, shore 4.00, slope 9.00, money 42.25",
-        "    synonyms:  shore 4.00",
-        "    antonyms:  slope 9.00",
-        "  2. 25% of the samples (2), spread 0.25",
-        "    near:      money 2.25, slope 4.00, shore 9.00, river 16.00",
-        "    synonyms:  shore 9.00",
-        "    antonyms:  slope 4.00",
+        "' bank' (token 1): 2 senses of 8 samples",
+        "",
+        "  1. █████████     75%  6 samples, spread 0.50",
+        "     the river [bank]",
+        "     money [bank]",
+        "     near      river 1.00 · shore 4.00 · slope 9.00 · money 42.25",
+        "     synonyms  shore 4.00",
+        "     antonyms  slope 9.00",
+        "",
+        "  2. ███           25%  2 samples, spread 0.25",
+        "     near      money 2.25 · slope 4.00 · shore 9.00 · river 16.00",
+        "     synonyms  shore 9.00",
+        "     antonyms  slope 4.00",
+        "   ! dead: no sample lies near it",
     ]
+    assert (
+        "     the river >bank<"
+        in render(describe(dictionary, tokenizer, "bank"), lambda text: f">{text}<").splitlines()
+    )
+
+
+def reading(text: str, contexts: list[str], token: int = 1, share: float = 1.0) -> SenseReading:
+    return SenseReading(token, text, 0, 1, share, 0.0, contexts, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "context", "expected"),
+    [
+        (" bank", "the old", "the old [bank]"),
+        ("er", "the bank", "the bank[er]"),
+        ("\n", "the\n end.", "the end. ['\\n']"),
+        (" bank", "x" * 80, "…" + "x" * 76 + " [bank]"),
+    ],
+)
+def test_the_word_stands_at_the_end_of_its_context(text: str, context: str, expected: str) -> None:
+    assert render([reading(text, [context])]).splitlines()[3] == f"     {expected}"
+
+
+@pytest.mark.parametrize(
+    ("share", "bar"),
+    [(1.0, "█" * 12), (0.5, "█" * 6), (1 / 96, "▏"), (0.0001, "▏"), (11 / 96, "█▍"), (0.99, "█" * 11 + "▉")],
+)
+def test_bars(share: float, bar: str) -> None:
+    line = render([reading("a", [], share=share)]).splitlines()[2]
+    assert line.startswith(f"  1. {bar.ljust(12)} ")
+    assert line.endswith("1 sample, spread 0.00")
+
+
+def test_senses_are_numbered_token_by_token() -> None:
+    text = render([reading(" a", []), reading(" a", []), reading("a", [], token=2)])
+    heads = [line for line in text.splitlines() if "token" in line or "." in line[:5]]
+    assert [line[:8] for line in heads] == ["' a' (to", "  1. ███", "  2. ███", "'a' (tok", "  1. ███"]
 
 
 def test_both_forms_of_a_word_are_found(tokenizer: Any) -> None:

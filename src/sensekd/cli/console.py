@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -118,6 +119,16 @@ def with_reporter(run: Callable[[Lines | RichBars], dict[str, Any]]) -> dict[str
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
         return run(RichBars(bars))
+
+
+def terminal() -> bool:
+    """Whether the summary goes to a terminal that may be given colours (standard output is redirected meanwhile)."""
+    return sys.__stdout__ is not None and sys.__stdout__.isatty() and "NO_COLOR" not in os.environ
+
+
+def bold(text: str) -> str:
+    """The text in bold, for a terminal."""
+    return typer.style(text, bold=True)
 
 
 def spoken(arguments: list[str] | None = None) -> str:

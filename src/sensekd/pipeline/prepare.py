@@ -74,13 +74,13 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
 
     config: SensesConfig = work.recipe.senses
     if config.dictionary is not None:
-        SenseDictionary.load(work.senses, work.teacher.identity)
-        work.stages.reporter.note(f"senses: {work.senses} is used as it is")
+        SenseDictionary.load(work.senses, work.teacher.identity, verify=True)
+        work.stages.reporter.note(f"senses: {work.senses} is used as it is; its checksums hold")
         return
     sample_folder, folder = work.path("sample"), work.senses
     shape = config.model_dump(mode="json")
     sampling = {name: value for name, value in shape.items() if name in _SAMPLING}
-    del shape["corpus"], shape["dictionary"]
+    del shape["corpus"], shape["dictionary"], shape["residence"]
 
     def build_sample(progress: Progress) -> None:
         teacher = work.teacher
@@ -91,9 +91,12 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
 
     def build(progress: Progress) -> None:
         device = pick_device(work.recipe.device)
-        cluster(StateSample.load(sample_folder), config, device=str(device), progress=progress).save(folder)
+        found = cluster(StateSample.load(sample_folder), config, device=str(device), progress=progress)
+        found.stored_as(config.store).save(folder)
 
-    work.stages.run("senses", [work.artefact("sample"), shape], [folder], build)
+    if not work.stages.run("senses", [work.artefact("sample"), shape], [folder], build):
+        # Once a run, and not in every worker: a dictionary that was built in another one is read whole.
+        SenseDictionary.load(folder, verify=True)
 
 
 def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool) -> SenseTable:
@@ -104,13 +107,15 @@ def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool) -> SenseTabl
     """
     from sensekd.linking import TokenRelations
     from sensekd.senses.dictionary import SenseDictionary
+    from sensekd.senses.residence import device_limit
     from sensekd.targets import build_table
 
     dictionary = SenseDictionary.load(work.senses, work.teacher.identity)
+    device = work.teacher.model.device
+    limit = {"device": None, "host": 0, "auto": device_limit(device)}[work.recipe.senses.residence]
     linked = bool(work.recipe.lexicon.sources)
     relations = TokenRelations.load(work.path("relations")) if linked else None
-    table = build_table(dictionary, relations, synonyms=synonyms, antonyms=antonyms)
-    return table.to(work.teacher.model.device)
+    return build_table(dictionary, relations, synonyms=synonyms, antonyms=antonyms, limit=limit).to(device)
 
 
 def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRelations | None) -> dict[str, int]:

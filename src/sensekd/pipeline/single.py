@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sensekd.artefacts import write_json
-from sensekd.config import ARMS, Recipe, load_recipe
+from sensekd.artefacts import MANIFEST, write_json
+from sensekd.config import ARMS, Recipe, TeacherConfig, load_recipe
 from sensekd.errors import InputError
 from sensekd.pipeline.jobs import Bench, Job, evaluate_model
 from sensekd.pipeline.prepare import prepare, prepare_lexicon, prepare_relations, prepare_senses, prepare_tokens
 from sensekd.pipeline.run import open_workspace
 from sensekd.pipeline.stages import Reporter, Silent, Stages
 from sensekd.pipeline.workspace import RECIPE, Workspace
+from sensekd.provenance import tokenizer_fingerprint
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from sensekd.linking import TokenRelations
+    from sensekd.senses.dictionary import SenseDictionary
     from sensekd.senses.reading import SenseReading
 
 
@@ -104,14 +110,52 @@ def open_run(folder: Path) -> Workspace:
     return Workspace(recipe, Stages(folder, Silent()))
 
 
-def read_senses(folder: Path, word: str) -> tuple[str, list[dict[str, Any]]]:
-    """The senses of a word in a run's dictionary, as text and as data."""
+def _dictionary_of(
+    folder: Path, verify: bool
+) -> tuple[SenseDictionary, PreTrainedTokenizerBase, TokenRelations | None]:
+    """What `senses show` reads: of a run, or of a dictionary's own folder, whose manifest names the teacher."""
     from sensekd.linking import TokenRelations
     from sensekd.senses.dictionary import SenseDictionary
-    from sensekd.senses.reading import describe, render
+    from sensekd.training.teacher import load_tokenizer
 
-    work = open_run(folder)
-    dictionary = SenseDictionary.load(work.senses)
-    relations = TokenRelations.load(work.path("relations")) if work.recipe.lexicon.sources else None
-    readings: list[SenseReading] = describe(dictionary, work.tokenizer, word, relations)
-    return render(readings), [asdict(reading) for reading in readings]
+    if (folder / RECIPE).is_file() or not (folder / MANIFEST).is_file():
+        work = open_run(folder)
+        relations = TokenRelations.load(work.path("relations")) if work.recipe.lexicon.sources else None
+        return SenseDictionary.load(work.senses, verify=verify), work.tokenizer, relations
+    dictionary = SenseDictionary.load(folder, verify=verify)
+    tokenizer = load_tokenizer(TeacherConfig(model=dictionary.identity.model))
+    found, expected = tokenizer_fingerprint(tokenizer), dictionary.identity.tokenizer
+    if found != expected:
+        hint = "give the folder of a run instead"
+        raise InputError(f"the tokenizer of {dictionary.identity.model} is {found}", f"{expected} as built", hint)
+    return dictionary, tokenizer, None
+
+
+def read_senses(
+    folder: Path, word: str, *, verify: bool = False, emphasise: Callable[[str], str] | None = None
+) -> tuple[str, list[dict[str, Any]]]:
+    """The senses of a word in a run's dictionary, as text and as data.
+
+    Args:
+        folder: a run, or a dictionary.
+        word: one word.
+        verify: compare the dictionary's checksums first.
+        emphasise: how the text marks the word in its contexts.
+    """
+    import torch
+
+    from sensekd.senses.reading import describe, render
+    from sensekd.targets import Ragged, compose_spans
+
+    dictionary, tokenizer, relations = _dictionary_of(folder, verify)
+    own = Ragged(dictionary.indptr, torch.arange(len(dictionary)))
+
+    def compose(pieces: Sequence[int]) -> torch.Tensor:
+        ends = torch.tensor([0, len(pieces)])
+        return compose_spans(ends, torch.tensor(pieces), own, dictionary.stored)[0]
+
+    readings: list[SenseReading] = describe(dictionary, tokenizer, word, relations, compose)
+    units = "σ²" if dictionary.settings.get("units", "sigma") == "sigma" else "1 (raw)"
+    head = f"Squared distances per dimension in units of {units}; {len(dictionary)} senses in all.\n\n"
+    text = render(readings) if emphasise is None else render(readings, emphasise)
+    return head + text, [asdict(reading) for reading in readings]

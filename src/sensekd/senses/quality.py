@@ -146,7 +146,7 @@ def _nearest_rows(
             hit[hit] = here[at[hit]] == wanted[by_state][hit]
             for item, place in zip(by_state[hit], at[hit], strict=True):
                 start, stop = dictionary.span(found[item].token)
-                distances = (dictionary.centroids[start:stop] - states[int(place)]).square().sum(1)
+                distances = (dictionary.stored.between(start, stop) - states[int(place)]).square().sum(1)
                 rows[item] = start + int(distances.argmin())
     return rows
 

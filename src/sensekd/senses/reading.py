@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sensekd.errors import InputError
-from sensekd.linking import single_token_neighbours
+from sensekd.senses.flags import contexts_of, flags_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from sensekd.linking import TokenRelations
     from sensekd.senses.dictionary import SenseDictionary
 
+# Senses [k, D] of a span of tokens; k is 0 where a piece of it has none.
+Compose = Callable[[Sequence[int]], Tensor]
+
 NEIGHBOURS: Final = 5
-_CHUNK: Final = 1 << 25
-_WIDTH: Final = 72
+_WIDTH: Final = 76
+_BAR: Final = 12
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class SenseReading:
         contexts: left contexts of the nearest samples. The word comes next in the teacher's prediction (assignment
             `predicted`), in the text (`next`), or in both (`agree`).
         neighbours: other tokens with the nearest senses, and their distances.
-        synonyms, antonyms: related single tokens, and the distance to the nearest of their senses.
+        synonyms, antonyms: related words, and the distance to the nearest of their senses; nearest first.
+        flags: `dead`, `duplicate`, `template` -> why (the rules stand in `sensekd.senses.flags`).
     """
 
     token: int
@@ -50,6 +54,7 @@ class SenseReading:
     neighbours: list[tuple[str, float]]
     synonyms: list[tuple[str, float]] = field(default_factory=list)
     antonyms: list[tuple[str, float]] = field(default_factory=list)
+    flags: dict[str, str] = field(default_factory=dict)
 
 
 def _token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
@@ -71,10 +76,8 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
 
 
 def _squared(rows: Tensor, others: Tensor) -> Tensor:
-    """[k, R] squared distances per dimension, `others` in pieces."""
-    step = max(1, _CHUNK // rows.shape[1])
-    pieces = [torch.cdist(rows, piece).square() for piece in torch.split(others, step)]
-    return torch.cat(pieces, 1) / rows.shape[1]
+    """[k, n] squared distances per dimension."""
+    return torch.cdist(rows, others).square() / rows.shape[1]
 
 
 def _neighbours(
@@ -95,31 +98,40 @@ def _neighbours(
         wanted *= 2
 
 
-def _related(relations: TokenRelations, kind: str, token: int) -> list[int]:
-    """Neighbours of a token that are single tokens; senses of longer spans are composed elsewhere."""
-    indptr, tokens = single_token_neighbours(relations, kind)
-    found: list[int] = tokens[int(indptr[token]) : int(indptr[token + 1])].tolist()
+def _related(
+    dictionary: SenseDictionary,
+    tokenizer: PreTrainedTokenizerBase,
+    relations: TokenRelations,
+    kind: str,
+    token: int,
+    compose: Compose | None,
+) -> list[tuple[str, Tensor]]:
+    """The neighbours of a token that have senses, with these: single tokens, and longer spans if they are composed."""
+    indptr, spans = getattr(relations, f"{kind}_indptr"), getattr(relations, f"{kind}_spans")
+    found = []
+    for span in spans[int(indptr[token]) : int(indptr[token + 1])].tolist():
+        first, last = int(relations.span_indptr[span]), int(relations.span_indptr[span + 1])
+        pieces = relations.span_pieces[first:last].tolist()
+        if len(pieces) == 1:
+            rows = dictionary.rows(pieces[0])
+        elif compose is not None:
+            rows = compose(pieces)
+        else:
+            continue
+        if len(rows):
+            text = _token_text(tokenizer, pieces[0]) if len(pieces) == 1 else str(tokenizer.decode(pieces))
+            found.append((text, rows))
     return found
 
 
-def _relatives(
-    dictionary: SenseDictionary, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], distances: Tensor
-) -> list[tuple[str, float]]:
-    found = []
-    for token in tokens:
-        start, stop = dictionary.span(token)
-        if stop > start:
-            found.append((_token_text(tokenizer, token), round(float(distances[start:stop].min()), 4)))
+def _relatives(own: Tensor, related: Sequence[tuple[str, Tensor]], sigma2: float) -> list[tuple[str, float]]:
+    """Distances of one row [D] to the nearest sense of each relative."""
+    found = [(text, round(float(_squared(own[None], rows).min()) / sigma2, 4)) for text, rows in related]
     return sorted(found, key=lambda item: (item[1], item[0]))
 
 
 def _contexts(dictionary: SenseDictionary, tokenizer: PreTrainedTokenizerBase, row: int) -> list[str]:
-    texts = []
-    for ids in dictionary.context[row]:
-        kept = ids[ids >= 0].tolist()
-        if kept:
-            texts.append(str(tokenizer.decode(kept, skip_special_tokens=True)))
-    return texts
+    return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in contexts_of(dictionary, row)]
 
 
 def _refuse(dictionary: SenseDictionary, tokenizer: PreTrainedTokenizerBase, word: str, tokens: Sequence[int]) -> None:
@@ -143,6 +155,7 @@ def describe(
     tokenizer: PreTrainedTokenizerBase,
     word: str,
     relations: TokenRelations | None = None,
+    compose: Compose | None = None,
 ) -> list[SenseReading]:
     """Read the senses of a word: of its token with a leading space and of the one without.
 
@@ -151,6 +164,7 @@ def describe(
         tokenizer: the teacher's.
         word: one word.
         relations: linked synonyms and antonyms; without them those fields stay empty.
+        compose: senses of a span of tokens; without it only relatives that are one token are read.
 
     Raises:
         InputError: the word is no token (the message says how many pieces it has), or has no senses.
@@ -160,55 +174,91 @@ def describe(
     tokens = [token for token in spelled if bool(dictionary.has_senses[token])]
     if not tokens:
         _refuse(dictionary, tokenizer, word, spelled)
-    readings = []
+    readings: list[SenseReading] = []
     for token in tokens:
-        start, stop = dictionary.span(token)
-        distances = _squared(dictionary.rows(token), dictionary.centroids) / dictionary.sigma2
-        total = int(dictionary.support[start:stop].sum())
-        related: Mapping[str, list[int]] = {
-            kind: _related(relations, kind, token) if relations is not None else [] for kind in ("synonym", "antonym")
+        related = {
+            kind: [] if relations is None else _related(dictionary, tokenizer, relations, kind, token, compose)
+            for kind in ("synonym", "antonym")
         }
-        for row in range(start, stop):
-            here = distances[row - start]
-            support = int(dictionary.support[row])
-            readings.append(
-                SenseReading(
-                    token=token,
-                    text=_token_text(tokenizer, token),
-                    row=row,
-                    support=support,
-                    share=round(support / total, 4),
-                    spread=round(float(dictionary.spread[row]) / dictionary.sigma2, 4),
-                    contexts=_contexts(dictionary, tokenizer, row),
-                    neighbours=_neighbours(dictionary, tokenizer, here, set(tokens)),
-                    synonyms=_relatives(dictionary, tokenizer, related["synonym"], here),
-                    antonyms=_relatives(dictionary, tokenizer, related["antonym"], here),
-                )
-            )
+        readings += _describe_token(dictionary, tokenizer, token, related, set(tokens))
     return readings
+
+
+def _describe_token(
+    dictionary: SenseDictionary,
+    tokenizer: PreTrainedTokenizerBase,
+    token: int,
+    related: Mapping[str, list[tuple[str, Tensor]]],
+    same: set[int],
+) -> list[SenseReading]:
+    start, stop = dictionary.span(token)
+    own, flags = dictionary.rows(token), flags_of(dictionary, token)
+    blocks = [_squared(own, rows) for _, rows in dictionary.stored.blocks()]
+    distances = torch.cat(blocks, 1) / dictionary.sigma2
+    total = int(dictionary.support[start:stop].sum())
+    return [
+        SenseReading(
+            token=token,
+            text=_token_text(tokenizer, token),
+            row=row,
+            support=int(dictionary.support[row]),
+            share=round(int(dictionary.support[row]) / total, 4),
+            spread=round(float(dictionary.spread[row]) / dictionary.sigma2, 4),
+            contexts=_contexts(dictionary, tokenizer, row),
+            neighbours=_neighbours(dictionary, tokenizer, distances[row - start], same),
+            synonyms=_relatives(own[row - start], related["synonym"], dictionary.sigma2),
+            antonyms=_relatives(own[row - start], related["antonym"], dictionary.sigma2),
+            flags=flags[row - start],
+        )
+        for row in range(start, stop)
+    ]
+
+
+def _bar(share: float) -> str:
+    eighths = max(1, round(share * _BAR * 8))
+    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()).ljust(_BAR)
+
+
+def _bracketed(text: str) -> str:
+    return f"[{text}]"
+
+
+def _in_context(context: str, text: str, emphasise: Callable[[str], str]) -> str:
+    """The end of a context, and after it the token: joined to it where it begins without a space."""
+    flat = " ".join(context.split())
+    # White space is a token too, and would not be seen.
+    target = emphasise(text.strip() or repr(text))
+    gap = " " if text[:1].isspace() else ""
+    return f"{'…' + flat[-_WIDTH:] if len(flat) > _WIDTH else flat}{gap}{target}"
 
 
 def _listed(name: str, items: Sequence[tuple[str, float]]) -> list[str]:
     if not items:
         return []
-    return [f"    {name:<11}" + ", ".join(f"{text.strip() or repr(text)} {distance:.2f}" for text, distance in items)]
+    return [f"     {name:<10}" + " · ".join(f"{text.strip() or repr(text)} {distance:.2f}" for text, distance in items)]
 
 
-def render(readings: Sequence[SenseReading]) -> str:
-    """Readings as plain text, a block for each sense; the place of the word is marked ``___``."""
+def render(readings: Sequence[SenseReading], emphasise: Callable[[str], str] = _bracketed) -> str:
+    """Readings as plain text, a block for each sense.
+
+    Args:
+        readings: of one word, token by token.
+        emphasise: marks the word at the end of its contexts; brackets unless something else is given.
+    """
     lines: list[str] = []
-    token = None
-    for number, reading in enumerate(readings, 1):
+    token, number = None, 0
+    for reading in readings:
         if reading.token != token:
-            token = reading.token
-            count = sum(other.token == token for other in readings)
-            plural = "s" if count > 1 else ""
-            lines.append(f"token {reading.text!r} (id {token}): {count} sense{plural}")
-        lines.append(f"  {number}. {reading.share:.0%} of the samples ({reading.support}), spread {reading.spread:.2f}")
-        for context in reading.contexts:
-            flat = " ".join(context.split())
-            lines.append(f"    {'…' + flat[-_WIDTH:] if len(flat) > _WIDTH else flat} ___")
-        lines += _listed("near:", reading.neighbours)
-        lines += _listed("synonyms:", reading.synonyms)
-        lines += _listed("antonyms:", reading.antonyms)
+            token, number = reading.token, 0
+            alike = [other.support for other in readings if other.token == token]
+            senses = f"{len(alike)} sense{'s' if len(alike) > 1 else ''}"
+            lines += [*([""] if lines else []), f"{reading.text!r} (token {token}): {senses} of {sum(alike)} samples"]
+        number += 1
+        size = f"{reading.support} sample{'s' if reading.support > 1 else ''}"
+        lines += ["", f" {number:>2}. {_bar(reading.share)} {reading.share:4.0%}  {size}, spread {reading.spread:.2f}"]
+        lines += [f"     {_in_context(context, reading.text, emphasise)}" for context in reading.contexts]
+        lines += _listed("near", reading.neighbours)
+        lines += _listed("synonyms", reading.synonyms)
+        lines += _listed("antonyms", reading.antonyms)
+        lines += [f"   ! {name}: {why}" for name, why in reading.flags.items()]
     return "\n".join(lines)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _digest(*tensors: torch.Tensor) -> str:
+def _digest(tensors: Iterable[torch.Tensor]) -> str:
     digest = xxhash.xxh3_128()
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -101,12 +102,12 @@ def _made_from(
         "data": blocks.identity,
         "shared_layers": apprentice.trunk.layers,
         # Before training the student is the teacher's own layers, and what was drawn with the seed.
-        "student": _digest(*apprentice.trained.state_dict().values()),
+        "student": _digest(apprentice.trained.state_dict().values()),
     }  # fmt: skip
     if senses is not None:
         table = senses.table
         lists = (tensor for each in (table.own, table.positive, table.negative) for tensor in (each.indptr, each.ids))
-        made_from["senses"] = _digest(table.rows, *lists, senses.starts_word, senses.ends_word)
+        made_from["senses"] = _digest(chain(table.row_blocks(), lists, (senses.starts_word, senses.ends_word)))
         made_from["sigma2"] = table.sigma2
     return made_from
 

@@ -98,7 +98,11 @@ def annotate(batch: Batch, senses: SenseSupervision, loss: LossConfig, draw: Ten
     labels = batch["labels"][:, 1:]
     chosen = labels if draw is None or loss.positions == "all" else subsample(labels, loss.positions, draw)
     whole = whole_words(batch["input_ids"], senses.starts_word, senses.ends_word)
+    # Contiguous, so that the rows asked for here are known again by their labels when the loss looks for them.
+    chosen = chosen.contiguous()
     batch["sense_labels"], batch["whole_word"] = chosen, whole
     table, relative = senses.table, loss.push == "relative"
+    if loss.lam > 0:
+        table.prefetch(chosen, whole, own=relative)
     pushed = table.pushed(chosen, whole, relative=relative)
     return Counts((labels != IGNORE).sum(), table.pulled(chosen, whole).sum(), pushed.sum())
