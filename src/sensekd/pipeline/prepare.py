@@ -125,6 +125,7 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
     import torch
     from torch.utils.data import DataLoader
 
+    from sensekd.losses import IGNORE
     from sensekd.targets import whole_words
 
     totals = dict.fromkeys(("labels", "whole", "own", "own_words", "synonym", "antonym"), 0)
@@ -134,9 +135,11 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
     for batch in DataLoader(blocks, batch_size=256):
         ids = batch["input_ids"].to(device)
         labels, whole = ids[:, 1:], torch.zeros_like(ids[:, 1:], dtype=torch.bool)
+        kept = batch["labels"][:, 1:].to(device) != IGNORE
         if relations is not None:
             ends_word = relations.ends_word.to(device)
-            whole = whole_words(ids, relations.starts_word.to(device), ends_word) & ends_word[labels]
+            apart = batch["position_ids"].to(device) if "position_ids" in batch else None
+            whole = whole_words(ids, relations.starts_word.to(device), ends_word, apart) & ends_word[labels]
         found = {
             "whole": whole,
             "own": (own > 0)[labels],
@@ -144,9 +147,9 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
             "synonym": whole & with_synonym[labels],
             "antonym": table.pushed(labels, whole),
         }
-        totals["labels"] += labels.numel()
+        totals["labels"] += int(kept.sum())
         for name, mask in found.items():
-            totals[name] += int(mask.sum())
+            totals[name] += int((mask & kept).sum())
     return totals
 
 
@@ -160,10 +163,11 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
 
     from sensekd.lexicon import Lexicon
     from sensekd.linking import TokenRelations
-    from sensekd.training.data import TokenBlocks
+    from sensekd.training.packing import make_blocks
 
     path = work.path("coverage.json")
-    length = work.recipe.training.sequence_length
+    training = work.recipe.training
+    shape = [training.sequence_length, training.packing, training.supervise]
 
     def build(_: Progress) -> None:
         table = sense_table(work, synonyms=True, antonyms=True)
@@ -174,17 +178,17 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
             relations = TokenRelations.load(work.path("relations"))
             lexicon = dict(Lexicon.load(work.path("lexicon")).facts)
             linking = {**relations.coverage.as_dict(), "spans_without_senses": table.dropped_spans}
-        positions = supervised_share(table, TokenBlocks(documents, length), relations)
+        positions = supervised_share(table, make_blocks(documents, training), relations)
         # Special tokens have senses too; a corpus in which only these are known is of no use.
         if positions["own" if relations is None else "own_words"] == 0:
             raise InputError(
-                f"not one word in {positions['labels']} positions of {work.recipe.corpus.path} has a sense",
+                f"not one word in {positions['labels']} positions of {work.recipe.corpus.name} has a sense",
                 "a training corpus with words of the dictionary",
                 "build the senses from text like the training corpus, or check its language",
             )
         write_json(path, {"lexicon": lexicon, "linking": linking, "positions": positions})
 
-    key = [documents.manifest.id, work.artefact("senses"), work.artefact("relations"), work.artefact("lexicon"), length]
+    key = [documents.manifest.id, work.artefact("senses"), work.artefact("relations"), work.artefact("lexicon"), shape]
     work.stages.run("coverage", key, [path], build)
     coverage: dict[str, Any] = orjson.loads(path.read_bytes())
     return coverage

@@ -18,6 +18,7 @@ from sensekd.training.arguments import training_arguments
 from sensekd.training.checkpoints import clear, newest_checkpoint, step_of
 from sensekd.training.data import TokenBlocks, collate
 from sensekd.training.export import export_student
+from sensekd.training.packing import refuse_mixing
 from sensekd.training.students import chosen_layers, make_student
 from sensekd.training.supervision import SenseSupervision
 from sensekd.training.trunk import Trunk, share_trunk
@@ -221,6 +222,9 @@ def distill(
             f"no parameter of the student is trainable, but {steps} steps of training are asked for",
             "student.train_top of at least 1, or a pattern in student.train", "raise student.train_top",
         )  # fmt: skip
+    if blocks.packing == "documents":
+        refuse_mixing(teacher)
+        refuse_mixing(student)
     trunk = _trunk(teacher, student, recipe)
     supervision = _supervision(senses)
     made_from = _made_from(recipe, steps, blocks, supervision, trunk)
