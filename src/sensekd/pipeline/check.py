@@ -11,9 +11,20 @@ from sensekd.config import CorpusConfig, Recipe
 from sensekd.errors import InputError, require
 
 
+def _elsewhere(part: CorpusConfig) -> bool:
+    """Whether a corpus is no file: a dataset of the hub, or a folder of subjects."""
+    if part.records == "mmlu" and Path(part.path).is_dir():
+        return True
+    return part.format == "hub" and part.records in ("text", "messages", "completion")
+
+
 def _missing_files(recipe: Recipe) -> list[str]:
     def corpus(name: str, config: CorpusConfig | None) -> list[tuple[str, str]]:
-        return [] if config is None or config.format == "hub" else [(f"{name}.path", config.path)]
+        if config is None:
+            return []
+        parts = [(f"{name}.mixture[{i}]" if config.mixture else name, part) for i, part in enumerate(config.parts)]
+        found = [(f"{where}.path", part.path) for where, part in parts if not _elsewhere(part)]
+        return found + [(f"{where}.template", part.template) for where, part in parts if part.template]
 
     files = [
         *corpus("corpus", recipe.corpus),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.artefacts import write_json
 from sensekd.config import CorpusConfig, SensesConfig
-from sensekd.corpus import TokenDocuments, tokenise
+from sensekd.corpus import TokenDocuments
 from sensekd.errors import InputError
 from sensekd.pipeline.workspace import Workspace, pick_device, source_key
 
@@ -17,17 +18,59 @@ if TYPE_CHECKING:
     from sensekd.pipeline.stages import Progress
     from sensekd.targets import SenseTable
     from sensekd.training.data import TokenBlocks
+    from sensekd.training.respond import Responses
 
 # What shapes the sample; everything else of the section shapes the clustering alone, and leaves the sample standing.
 _SAMPLING: Final = {"assignment", "samples_per_token", "window", "batch_size", "dtype", "seed"}
 
 
 def prepare_tokens(work: Workspace, name: str, corpus: CorpusConfig) -> TokenDocuments:
-    """Tokenise a corpus into `tokens-<name>`."""
+    """Tokenise a corpus into `tokens-<name>`, with the teacher's continuations where they are its targets."""
+    from sensekd.training.mixture import tokenise_corpus
+
     folder = work.path(f"tokens-{name}")
-    key = [corpus.model_dump(mode="json"), source_key(corpus.path), work.teacher_key["tokenizer"]]
-    work.stages.run(f"tokens {name}", key, [folder], lambda _: tokenise(corpus, work.tokenizer, folder))
+    answers = prepare_responses(work, name, corpus)
+    key = [corpus.model_dump(mode="json"), corpus_key(corpus), work.teacher_key["tokenizer"]]
+    key += [[number, each.manifest.id] for number, each in answers.items()]
+    work.stages.run(f"tokens {name}", key, [folder], lambda _: tokenise_corpus(corpus, work.tokenizer, folder, answers))
     return TokenDocuments.open(folder)
+
+
+def prepare_responses(work: Workspace, name: str, corpus: CorpusConfig) -> dict[int, Responses]:
+    """Let the teacher answer the prompts of every part that asks for it, into `responses-<name>-<part>`."""
+    from sensekd.training.respond import Responses
+
+    found = {}
+    for number, part in enumerate(corpus.parts):
+        if part.respond is None:
+            continue
+        folder = work.path(f"responses-{name}-{number}")
+        key = [part.model_dump(mode="json"), corpus_key(part), work.teacher_key]
+        work.stages.run(f"responses {name} {number}", key, [folder], partial(_respond, work, part, folder))
+        found[number] = Responses.open(folder)
+    return found
+
+
+def _respond(work: Workspace, part: CorpusConfig, folder: Path, progress: Progress) -> None:
+    from sensekd.training.mixture import prompts
+    from sensekd.training.respond import Asked, respond
+
+    assert part.respond is not None
+    teacher = work.teacher
+    asked = Asked(teacher.model, teacher.tokenizer, teacher.identity)
+    respond(asked, prompts(part, teacher.tokenizer), part.respond, folder, progress)
+
+
+def corpus_key(corpus: CorpusConfig) -> list[Any]:
+    """Fingerprints of the files of a corpus: of every part, with what stands beside it and its chat template."""
+    found: list[Any] = []
+    for part in corpus.parts:
+        path = Path(part.path)
+        files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+        if part.records == "piqa":
+            files.append(path.with_name(f"{path.stem}-labels.lst"))
+        found.append([*(source_key(str(file)) for file in files), source_key(part.template)])
+    return found
 
 
 def prepare_lexicon(work: Workspace) -> None:
