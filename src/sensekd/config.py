@@ -48,7 +48,7 @@ class CorpusConfig(_Section):
     """Documents: a text file (split at `separator`), JSONL or Parquet files, a dataset of the hub, or question sets.
 
     `records` says what a row is. `fraction`, `limit` and `repeat` choose documents by a hash of their content with
-    `seed`, whatever their order. `mixture` makes one corpus of several.
+    `seed`, whatever their order; `longest` leaves out what has more tokens. `mixture` makes one corpus of several.
     """
 
     path: str = ""
@@ -67,6 +67,7 @@ class CorpusConfig(_Section):
     skip_documents: Annotated[int, Field(ge=0)] = 0
     max_documents: Positive | None = None
     max_tokens: Positive | None = None
+    longest: Positive | None = None
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     limit: Positive | None = None
     repeat: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0

@@ -218,6 +218,7 @@ def write_documents(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     made_from: Mapping[str, Any] | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> TokenDocuments:
     """Write token documents, atomically.
 
@@ -227,6 +228,7 @@ def write_documents(
         tokenizer: its fingerprint is remembered.
         folder: where they go.
         made_from: further identities that the manifest remembers.
+        counts: further facts of the manifest, read when all rows are written.
 
     Raises:
         InputError: not one document.
@@ -259,7 +261,7 @@ def write_documents(
         raw_mask.unlink()
         np.save(temporary / "indptr.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
         np.save(temporary / "hashes.npy", np.asarray(hashes, dtype=np.uint64))
-        facts = {"documents": len(lengths), "tokens": int(sum(lengths))}
+        facts = {"documents": len(lengths), "tokens": int(sum(lengths)), **(counts or {})}
         origins = {"tokenizer": tokenizer_fingerprint(tokenizer), **(made_from or {})}
         write_manifest(temporary, Manifest("tokens", FORMAT, origins, config.model_dump(mode="json"), facts))
     return TokenDocuments.open(folder)

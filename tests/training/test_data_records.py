@@ -225,6 +225,16 @@ def test_max_tokens_of_a_part_keeps_whole_records(tmp_path: Path) -> None:
     assert np.diff(documents.indptr).tolist() == [7, 7]
 
 
+def test_what_is_too_long_is_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": "abcd" * n, "completion": "e"} for n in (1, 3, 1)]
+    path = str(write_jsonl(tmp_path / "p.jsonl", rows))
+    config = CorpusConfig(path=path, records="completion", longest=7)
+    documents = tokenise_corpus(config, byte_tokenizer(), tmp_path / "tokens")
+    assert said(documents) == ["abcde", "abcde"]
+    assert documents.manifest.facts["too_long"] == 1
+    assert [len(ids) for ids in prompts(config, byte_tokenizer())] == [5, 5]
+
+
 def test_plain_text_is_what_it_was(tmp_path: Path) -> None:
     config = texts(tmp_path, 20)
     tokenizer = byte_tokenizer()

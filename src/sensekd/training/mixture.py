@@ -7,6 +7,7 @@ other documents, or on how the files were cut. So a share can be grown, and equa
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -83,20 +84,25 @@ def choose(config: CorpusConfig, *, once: bool = False) -> Iterator[Record]:
 def prompts(config: CorpusConfig, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
     """The ids of every chosen record of one corpus up to where its completion begins."""
     encoder = Encoder(tokenizer, config)
+    longest = math.inf if config.longest is None else config.longest
     for batch in _batches(choose(config, once=True)):
-        yield from encoder.prompts(batch)
+        yield from (ids for ids in encoder.prompts(batch) if len(ids) <= longest)
 
 
 def _encoded(
-    config: CorpusConfig, tokenizer: PreTrainedTokenizerBase, responses: Responses | None
+    config: CorpusConfig, tokenizer: PreTrainedTokenizerBase, responses: Responses | None, counts: Counter[str]
 ) -> Iterator[Encoded]:
     encoder = Encoder(tokenizer, config)
     left = math.inf if config.max_tokens is None else config.max_tokens
+    longest = math.inf if config.longest is None else config.longest
     for batch in _batches(choose(config)):
         if responses is None:
-            found = encoder.documents(batch)
+            whole = encoder.documents(batch)
+            found = [document for document in whole if len(document.ids) <= longest]
         else:
-            found = [encoder.answered(ids, responses.of(ids)) for ids in encoder.prompts(batch)]
+            short = [ids for ids in encoder.prompts(batch) if len(ids) <= longest]
+            found = [encoder.answered(ids, responses.of(ids)) for ids in short]
+        counts["too_long"] += len(batch) - len(found)
         for document in found:
             left -= len(document.ids)
             if left < 0:
@@ -113,7 +119,8 @@ def tokenise_corpus(
     """Tokenise a corpus or a mixture into `folder`, part after part, with the completions marked where there are any.
 
     Args:
-        config: the corpus. `max_tokens` of a part whose documents are chosen, or have completions, leaves the first
+        config: the corpus. `longest` leaves out documents of more tokens (prompts, where the teacher answers), counted
+            in the manifest as `too_long`. `max_tokens` of a part whose documents are chosen, or have completions, leaves the first
             document that would exceed it out, with all that follow; in other plain text it cuts that document.
         tokenizer: the teacher's.
         folder: where the token set goes.
@@ -132,15 +139,20 @@ def tokenise_corpus(
                 "sensekd respond RECIPE",
             )  # fmt: skip
     made_from: dict[str, Any] = {f"responses-{number}": each.manifest.id for number, each in sorted(answers.items())}
-    return write_documents(_parts(config.parts, tokenizer, answers), config, tokenizer, folder, made_from)
+    counts: Counter[str] = Counter()
+    rows = _parts(config.parts, tokenizer, answers, counts)
+    return write_documents(rows, config, tokenizer, folder, made_from, counts)
 
 
 def _parts(
-    parts: Sequence[CorpusConfig], tokenizer: PreTrainedTokenizerBase, answers: Mapping[int, Responses]
+    parts: Sequence[CorpusConfig],
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Mapping[int, Responses],
+    counts: Counter[str],
 ) -> Iterator[Encoded]:
     for number, part in enumerate(parts):
         empty = True
-        for document in _encoded(part, tokenizer, answers.get(number)):
+        for document in _encoded(part, tokenizer, answers.get(number), counts):
             empty = False
             yield document
         if empty and len(parts) > 1:
@@ -152,5 +164,5 @@ def _parts(
 
 def _is_plain(config: CorpusConfig) -> bool:
     """Whether every document of one plain-text corpus is taken once."""
-    chosen = config.fraction == 1 and config.limit is None and config.repeat == 1
+    chosen = config.fraction == 1 and config.limit is None and config.repeat == 1 and config.longest is None
     return not config.mixture and config.records == "text" and chosen

@@ -192,7 +192,7 @@ def _check(asked: Asked, prompts: Iterable[NDArray[np.uint32]], config: RespondC
     if room is not None and longest + config.tokens > room:
         raise InputError(
             f"a prompt of {longest} tokens and an answer of {config.tokens}", f"at most {room} tokens in all",
-            "leave out the longest records, or ask for shorter answers",
+            "leave the longest out (corpus.longest), or ask for shorter answers",
         )  # fmt: skip
 
 
