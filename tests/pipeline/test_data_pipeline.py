@@ -100,6 +100,14 @@ def test_what_is_wrong_with_the_data_shows_before_anything_starts(tmp_path: Path
     assert "corpus.mixture[2].template: no file at" in found
 
 
+def test_a_bad_record_shows_before_anything_starts(tmp_path: Path) -> None:
+    tree = mixture(tmp_path)
+    with (tmp_path / "talks.jsonl").open("a") as handle:
+        handle.write('{"messages": []}\n')
+    (found,) = problems(load_recipe(write_recipe(tmp_path, tree)))
+    assert "record 24 has no conversation" in found
+
+
 def test_respond_needs_a_part_that_asks(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, write_inputs(tmp_path))
     result = CliRunner().invoke(app, ["respond", str(recipe)])

@@ -181,6 +181,13 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pyt
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
+def test_a_prompt_may_fill_all_the_room_there_is(tmp_path: Path) -> None:
+    teacher, config = asked(), RespondConfig(tokens=4)
+    prompts = [[3, 4] * 30, [5] * 35]
+    found = respond(teacher, prompts, config, tmp_path / "r")
+    assert [found.of(prompt) for prompt in prompts] == [by_hand(teacher.model, prompt, config) for prompt in prompts]
+
+
 def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     broken = Asked(tiny("gemma2").double(), tokenizer(), asked().identity)
     with pytest.raises(SenseKDError, match="not numbers"):
@@ -191,6 +198,8 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no prompt to answer"):
         respond(asked(), [], RespondConfig(), tmp_path / "r")
+    with pytest.raises(InputError, match="a prompt has no token"):
+        respond(asked(), [[3], []], RespondConfig(), tmp_path / "r")
     with pytest.raises(InputError, match="at most 64 tokens"):
         respond(asked(), [[3] * 60], RespondConfig(tokens=5), tmp_path / "r")
     teacher = asked()

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from sensekd.artefacts import MANIFEST
 from sensekd.config import CorpusConfig, Recipe
 from sensekd.errors import InputError, require
+
+# Rows of a corpus that are read before anything starts; question sets have fewer, and are read whole.
+_FIRST: Final = 200_000
 
 
 def _elsewhere(part: CorpusConfig) -> bool:
@@ -50,9 +55,19 @@ def _content_problems(recipe: Recipe) -> list[str]:
     checks: list[Callable[[], object]] = [
         partial(read_questions, Path(path)) for path in recipe.evaluation.questions.values()
     ]
+    checks += [partial(_first_records, part) for part in recipe.corpus.parts if part.records != "text"]
     if recipe.evaluation.gold_senses:
         checks.append(partial(read_gold, Path(recipe.evaluation.gold_senses)))
     return [problem for check in checks if (problem := _problem_of(check))]
+
+
+def _first_records(part: CorpusConfig) -> None:
+    """Read the first records of a local corpus (all of a question set), so that a bad one shows."""
+    from sensekd.training.records import read_records
+
+    if not _elsewhere(part) or part.records == "mmlu":
+        for _ in islice(read_records(part), _FIRST):
+            pass
 
 
 def _extra_problems(recipe: Recipe) -> list[str]:

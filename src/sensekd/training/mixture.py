@@ -120,8 +120,9 @@ def tokenise_corpus(
 
     Args:
         config: the corpus. `longest` leaves out documents of more tokens (prompts, where the teacher answers), counted
-            in the manifest as `too_long`. `max_tokens` of a part whose documents are chosen, or have completions, leaves the first
-            document that would exceed it out, with all that follow; in other plain text it cuts that document.
+            in the manifest as `too_long`. `max_tokens` of a part whose documents are chosen, or have completions,
+            leaves the first document that would exceed it out, with all that follow; in other plain text it cuts that
+            document.
         tokenizer: the teacher's.
         folder: where the token set goes.
         responses: the teacher's continuations, by the number of the part whose targets they are.

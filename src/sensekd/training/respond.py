@@ -1,6 +1,7 @@
 """The teacher's own continuations of prompts, stored: what the paper's student learns to say (DSKD, section 4).
 
-Prompts are padded on the left to a multiple of 32 tokens and batched with others of that length. A drawn token is the
+Prompts are padded on the left to a multiple of 32 tokens (or to all the room there is) and batched with others of that
+length. A drawn token is the
 largest of logit / temperature + Gumbel noise, and the noise follows from the seed, the prompt and the step alone; so
 neither the batch nor an interruption decides what is drawn. Bytes are equal for one device, dtype and thread count;
 between batch sizes they are equal but for two tokens whose scores differ by less than the rounding of a forward.
@@ -156,19 +157,19 @@ def respond(
     distinct: dict[int, NDArray[np.uint32]] = {}
     for prompt in prompts:
         distinct.setdefault(prompt_hash(prompt), np.asarray(prompt, dtype=np.uint32))
-    _check(asked, distinct.values(), config)
+    room = _room(asked, distinct.values(), config)
     hashes = np.fromiter(distinct, dtype=np.uint64, count=len(distinct))
     settings = config.model_dump(mode="json")
     made_from = asked.made_from | {"prompts": xxhash.xxh3_128_hexdigest(hashes.tobytes())}
     # Long prompts first: what does not fit into memory shows at once. Equal widths stand side by side.
-    keys = sorted(distinct, key=lambda key: (-_width(len(distinct[key])), key))
+    keys = sorted(distinct, key=lambda key: (-_width(len(distinct[key]), room), key))
     scratch = folder.with_name(f"{folder.name}-partial-{fingerprint([made_from, settings, _CHUNK])}")
     answers: dict[int, NDArray[np.uint32]] = {}
     for low in range(0, len(keys), _CHUNK):
         chosen = keys[low : low + _CHUNK]
         path = scratch / f"{low:010d}.npy"
         if not path.is_file():
-            _store(path, _ask(asked, {key: distinct[key] for key in chosen}, config))
+            _store(path, _ask(asked, {key: distinct[key] for key in chosen}, config, room))
         answers |= zip(chosen, _read(path), strict=True)
         if progress is not None:
             progress(min(low + _CHUNK, len(keys)), len(keys))
@@ -184,20 +185,26 @@ def respond(
     return Responses.open(folder)
 
 
-def _check(asked: Asked, prompts: Iterable[NDArray[np.uint32]], config: RespondConfig) -> None:
-    longest = max((len(prompt) for prompt in prompts), default=0)
-    if longest == 0:
-        raise InputError("there is no prompt to answer", "at least one", "check the corpus and its fraction")
-    room = getattr(asked.model.config.get_text_config(), "max_position_embeddings", None)
-    if room is not None and longest + config.tokens > room:
+def _room(asked: Asked, prompts: Iterable[NDArray[np.uint32]], config: RespondConfig) -> int:
+    """Tokens that a prompt may have beside its answer."""
+    lengths = [len(prompt) for prompt in prompts]
+    if not lengths or min(lengths) == 0:
+        found = "a prompt has no token" if lengths else "there is no prompt to answer"
+        raise InputError(found, "at least one prompt, of at least one token", "check the corpus and its fraction")
+    longest = max(lengths)
+    positions = getattr(asked.model.config.get_text_config(), "max_position_embeddings", None)
+    room = _width(longest) if positions is None else positions - config.tokens
+    if longest > room:
         raise InputError(
-            f"a prompt of {longest} tokens and an answer of {config.tokens}", f"at most {room} tokens in all",
+            f"a prompt of {longest} tokens and an answer of {config.tokens}", f"at most {positions} tokens in all",
             "leave the longest out (corpus.longest), or ask for shorter answers",
         )  # fmt: skip
+    return room
 
 
-def _width(length: int) -> int:
-    return -(-length // _WIDTH) * _WIDTH
+def _width(length: int, room: int | None = None) -> int:
+    rounded = -(-length // _WIDTH) * _WIDTH
+    return rounded if room is None else min(rounded, room)
 
 
 def _store(path: Path, answers: Sequence[NDArray[np.uint32]]) -> None:
@@ -213,12 +220,14 @@ def _read(path: Path) -> list[NDArray[np.uint32]]:
     return np.split(stored[1 + count :], np.cumsum(stored[1 : 1 + count])[:-1].astype(np.int64))
 
 
-def _ask(asked: Asked, prompts: Mapping[int, NDArray[np.uint32]], config: RespondConfig) -> list[NDArray[np.uint32]]:
+def _ask(
+    asked: Asked, prompts: Mapping[int, NDArray[np.uint32]], config: RespondConfig, room: int
+) -> list[NDArray[np.uint32]]:
     """Continuations of some prompts, in their order."""
     found: dict[int, NDArray[np.uint32]] = {}
     by_width: dict[int, list[int]] = {}
     for key, prompt in prompts.items():
-        by_width.setdefault(_width(len(prompt)), []).append(key)
+        by_width.setdefault(_width(len(prompt), room), []).append(key)
     for width, keys in by_width.items():
         for low in range(0, len(keys), config.batch_size):
             batch = {key: prompts[key] for key in keys[low : low + config.batch_size]}
