@@ -248,7 +248,7 @@ def test_cross_entropy_of_packed_rows_is_that_of_each_document_alone(tmp_path: P
         ids = torch.from_numpy(source.document(number))[None]
         kept = torch.from_numpy(source.supervised[source.indptr[number] : source.indptr[number + 1]])[1:]
         logits = student(ids, use_cache=False).logits[0, :-1][kept]
-        total += float(F.cross_entropy(logits, ids[0, 1:][kept], reduction="sum"))
+        total += float(F.cross_entropy(logits.detach(), ids[0, 1:][kept], reduction="sum"))
         count += int(kept.sum())
     settings_ = recipe(loss={"alpha": 0.0, "lambda": 0.0})
     rows = PackedBlocks(source, 24)
@@ -259,17 +259,24 @@ def test_cross_entropy_of_packed_rows_is_that_of_each_document_alone(tmp_path: P
         train_dataset=rows,
     )
     batches, _ = trainer.get_batch_samples(iter([collate([rows[i] for i in range(len(rows))])]), 1, student.device)
-    assert float(trainer.compute_loss(student, batches[0])) == pytest.approx(total / count, rel=1e-6)
+    loss = trainer.compute_loss(student, batches[0])
+    assert isinstance(loss, torch.Tensor)
+    assert float(loss.detach()) == pytest.approx(total / count, rel=1e-6)
 
 
 def test_a_model_that_mixes_documents_is_refused() -> None:
-    for family in ("llama", "gemma2"):
-        refuse_mixing(tiny(family))
-    deaf = tiny()
-    forward = deaf.forward
-    deaf.forward = lambda input_ids, position_ids, **rest: forward(input_ids=input_ids, **rest)
-    with pytest.raises(InputError, match="see each other"):
-        refuse_mixing(deaf)
+    for family in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3"):
+        # Gemma 2 has no sdpa.
+        for attention in ("eager",) if family == "gemma2" else ("sdpa", "eager"):
+            model = tiny(family)
+            model.set_attn_implementation(attention)
+            refuse_mixing(model)
+            refuse_mixing(model.bfloat16())
+    for deaf in (tiny(), tiny().bfloat16()):
+        forward = deaf.forward
+        deaf.forward = lambda input_ids, position_ids, forward=forward, **rest: forward(input_ids=input_ids, **rest)
+        with pytest.raises(InputError, match="see each other"):
+            refuse_mixing(deaf)
 
 
 @pytest.mark.parametrize("packing", ["documents", "none"])

@@ -159,6 +159,30 @@ def test_real_question_sets(data_dir: Path) -> None:
         assert all(prompt.endswith("Answer:") and answer and answer.startswith(" ") for prompt, answer in found)
 
 
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["llama3", "mistral-7b-v0.1", "gpt2-base", "Qwen1.5-1.8B"])
+def test_real_tokenizers_mask_the_prompt_alone(name: str, data_dir: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(data_dir / "tokenizers" / name)
+    rows = [("Question: ü?\nAnswer:", " B"), ("Say it. ", "Unanswerable"), ("ab", "cd\n")]
+    written = [{"prompt": prompt, "completion": completion} for prompt, completion in rows]
+    config = CorpusConfig(path=str(write_jsonl(tmp_path / "p.jsonl", written)), records="completion")
+    documents = tokenise_corpus(config, tokenizer, tmp_path / "tokens")
+    assert documents.supervised is not None
+    for number, (prompt, completion) in enumerate(rows):
+        ids = documents.document(number)
+        mask = documents.supervised[documents.indptr[number] : documents.indptr[number + 1]]
+        asked, answer = (tokenizer.decode(ids[kept], skip_special_tokens=True) for kept in (~mask, mask))
+        # A token over the border is the completion's: the prompt may lose its end to it, never the completion its own.
+        assert answer.strip().endswith(completion.strip())
+        assert prompt.strip().startswith(asked.strip())
+        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == (prompt + completion).strip()
+        # What is asked of a teacher is, but for such a token, what stands before the answer.
+        if number == 0:
+            assert next(prompts(config, tokenizer)) == ids[~mask].tolist()
+
+
 # ---- shares
 
 

@@ -240,9 +240,10 @@ def refuse_mixing(model: PreTrainedModel) -> None:
         alone = _logits(model, ids[:, first : first + _PROBE[1]], positions[:, first : first + _PROBE[1]])
     finally:
         model.train(was_training)
-    scale = one.abs().max().clamp(min=1e-6)
-    near = (one[:, : _PROBE[1]] - alone).abs().max() <= 0.02 * scale
-    if not (torch.equal(one, two) and bool(near)):
+    # Rounding may differ between the three (experts see other batches); a document in sight changes far more.
+    tolerance = one.abs().max() * max(1e-4, 16 * torch.finfo(model.dtype).eps)
+    change = torch.maximum((one - two).abs().max(), (one[:, : _PROBE[1]] - alone).abs().max())
+    if not bool(change <= tolerance):
         attention = getattr(model.config, "_attn_implementation", "unknown")
         raise InputError(
             f"{type(model).__name__} with {attention!r} attention lets the documents of a packed row see each other",

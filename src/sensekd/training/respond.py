@@ -1,4 +1,4 @@
-"""The teacher's own continuations of prompts, stored: what the paper's student learns to say (DSKD, section 4).
+"""The teacher's own continuations of prompts, stored: targets of the paper's training (DSKD, arXiv 2602.22351).
 
 Prompts are padded on the left to a multiple of 32 tokens (or to all the room there is) and batched with others of that
 length. A drawn token is the
