@@ -265,18 +265,20 @@ def test_cross_entropy_of_packed_rows_is_that_of_each_document_alone(tmp_path: P
 
 
 def test_a_model_that_mixes_documents_is_refused() -> None:
+    rows = PackedBlocks(corpus(), 12)
     for family in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3"):
         # Gemma 2 has no sdpa.
         for attention in ("eager",) if family == "gemma2" else ("sdpa", "eager"):
             model = tiny(family)
             model.set_attn_implementation(attention)
-            refuse_mixing(model)
-            refuse_mixing(model.bfloat16())
+            refuse_mixing(rows, model)
+            refuse_mixing(rows, model.bfloat16())
     for deaf in (tiny(), tiny().bfloat16()):
         forward = deaf.forward
         deaf.forward = lambda input_ids, position_ids, forward=forward, **rest: forward(input_ids=input_ids, **rest)
         with pytest.raises(InputError, match="see each other"):
-            refuse_mixing(deaf)
+            refuse_mixing(rows, tiny(), deaf)
+        refuse_mixing(PackedBlocks(corpus(), 12, together=False), deaf)
 
 
 @pytest.mark.parametrize("packing", ["documents", "none"])

@@ -222,9 +222,7 @@ def distill(
             f"no parameter of the student is trainable, but {steps} steps of training are asked for",
             "student.train_top of at least 1, or a pattern in student.train", "raise student.train_top",
         )  # fmt: skip
-    if blocks.packing == "documents":
-        refuse_mixing(teacher)
-        refuse_mixing(student)
+    refuse_mixing(blocks, teacher, student)
     trunk = _trunk(teacher, student, recipe)
     supervision = _supervision(senses)
     made_from = _made_from(recipe, steps, blocks, supervision, trunk)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sensekd.errors import InputError
 from sensekd.training.chat import Chat, Encoded, require_offsets
 from sensekd.training.records import Conversation, Exchange, Record, Text
@@ -53,17 +55,12 @@ class Encoder:
 
     def prompts(self, records: Sequence[Record]) -> list[list[int]]:
         """The ids of every record up to where its completion begins."""
-        found = []
-        for record in records:
-            if isinstance(record, Conversation):
-                assert self.chat is not None
-                found.append(self.chat.prompt(record.prompt))
-            else:
-                assert isinstance(record, Exchange)
-                ids = list(self.tokenizer(record.prompt, return_attention_mask=False)["input_ids"])
-                # Some tokenizers end every text by themselves; a prompt has not ended.
-                found.append(ids[:-1] if ids[-1:] == self.end else ids)
-        return found
+        if self.chat is not None:
+            return [self.chat.prompt(record.prompt) for record in records if isinstance(record, Conversation)]
+        texts = [record.prompt for record in records if isinstance(record, Exchange)]
+        encoded = self.tokenizer(texts, return_attention_mask=False)["input_ids"]
+        # Some tokenizers end every text by themselves; a prompt has not ended.
+        return [list(ids[:-1] if self.end and ids[-1:] == self.end else ids) for ids in encoded]
 
     def answered(self, prompt: Sequence[int], response: Sequence[int]) -> Encoded:
         """A prompt with the teacher's continuation.
@@ -94,7 +91,8 @@ class Encoder:
         for record, ids, offsets in zip(records, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             border = len(record.prompt)
             # A token that spells the end of the prompt and the beginning of the completion is the completion's.
-            first = next((index for index, (_, end) in enumerate(offsets) if end > border), len(ids))
+            after = np.flatnonzero(np.asarray(offsets).reshape(-1, 2)[:, 1] > border)
+            first = int(after[0]) if len(after) else len(ids)
             ended = self._ended(list(ids))
             found.append(Encoded(ended, [False] * first + [True] * (len(ended) - first)))
         return found

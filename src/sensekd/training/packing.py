@@ -220,13 +220,19 @@ def make_blocks(documents: TokenDocuments, config: TrainingConfig) -> TokenBlock
     return PackedBlocks(documents, length, together=together, supervise=supervise, numbered=True)
 
 
-@torch.no_grad()
-def refuse_mixing(model: PreTrainedModel) -> None:
-    """Try that the documents of a packed row do not see each other.
+def refuse_mixing(blocks: TokenBlocks, *models: PreTrainedModel) -> None:
+    """Where rows hold several documents apart, try on every model that these do not see each other.
 
     Raises:
         InputError: the logits of a document change with the document before it.
     """
+    if blocks.packing == "documents":
+        for model in models:
+            _refuse_mixing(model)
+
+
+@torch.no_grad()
+def _refuse_mixing(model: PreTrainedModel) -> None:
     vocabulary = model.get_input_embeddings().num_embeddings
     ids = (torch.arange(2 * sum(_PROBE)) * 7 + 3).reshape(2, -1).remainder(vocabulary)
     first = _PROBE[0]
