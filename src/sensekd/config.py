@@ -45,17 +45,73 @@ class TeacherConfig(_Section):
         return self
 
 
-class CorpusConfig(_Section):
-    """Documents: a text file (split at `separator`), JSONL or Parquet files, or a dataset of the hub."""
+class RespondConfig(_Section):
+    """The teacher's own continuations as targets: greedy at temperature 0, else drawn with a seed of each record."""
 
-    path: str
+    tokens: Positive = 1
+    temperature: NonNegative = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: int = 0
+    batch_size: Positive = 8
+
+
+class CorpusConfig(_Section):
+    """Documents: a text file (split at `separator`), JSONL or Parquet files, a dataset of the hub, or question sets.
+
+    `records` says what a row is. `fraction`, `limit` and `repeat` choose documents by a hash of their content with
+    `seed`, whatever their order; `longest` leaves out what has more tokens. `mixture` makes one corpus of several.
+    """
+
+    path: str = ""
+    mixture: tuple[CorpusConfig, ...] = ()
     format: Literal["text", "jsonl", "parquet", "hub"] = "jsonl"
+    records: Literal["text", "messages", "completion", "arc", "csqa", "piqa", "mmlu", "squad"] = "text"
     field: str = "text"
+    messages_field: str = "messages"
+    prompt_field: str = "prompt"
+    completion_field: str = "completion"
+    template: str | None = None
+    chat: bool = False
+    respond: RespondConfig | None = None
     separator: Annotated[str, Field(min_length=1)] | None = None
     split: str = "train"
     skip_documents: Annotated[int, Field(ge=0)] = 0
     max_documents: Positive | None = None
     max_tokens: Positive | None = None
+    longest: Positive | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    limit: Positive | None = None
+    repeat: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    seed: int = 0
+
+    @property
+    def parts(self) -> tuple[CorpusConfig, ...]:
+        """The corpora that this one is made of; itself where it is no mixture."""
+        return self.mixture or (self,)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.path or " + ".join(part.path for part in self.mixture)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CorpusConfig:
+        if bool(self.path) == bool(self.mixture):
+            raise ValueError("give either `path` or `mixture`")
+        if self.mixture:
+            own = self.model_fields_set - {"mixture"}
+            own = {name for name in own if getattr(self, name) != type(self).model_fields[name].default}
+            if own:
+                raise ValueError(f"{', '.join(sorted(own))}: set it in the parts of the mixture")
+            if any(part.mixture for part in self.mixture):
+                raise ValueError("a mixture in a mixture: list all parts in one")
+        if self.records in ("text", "messages") and self.chat:
+            raise ValueError("chat: true wraps prompts; it needs records with a prompt")
+        if self.records == "text" and self.respond is not None:
+            raise ValueError("respond: needs records with a prompt (messages, completion or a question set)")
+        if self.records != "text" and self.format == "text":
+            raise ValueError(f"records: {self.records} cannot stand in a text file")
+        return self
 
 
 class LexiconSource(_Section):
@@ -196,12 +252,17 @@ class LossConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """Budget and optimiser. `trainer` holds further fields of `transformers.TrainingArguments`."""
+    """Budget, data and optimiser. `packing`: how documents become rows; `supervise`: which tokens are labels.
+
+    `trainer` holds further fields of `transformers.TrainingArguments`.
+    """
 
     steps: Positive
     batch_size: Positive = 8
     accumulation: Positive = 1
     sequence_length: Positive = 128
+    packing: Literal["concat", "documents", "none"] = "concat"
+    supervise: Literal["completion", "all"] = "completion"
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     scheduler: str = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1

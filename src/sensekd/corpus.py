@@ -3,7 +3,7 @@ found again, and so that resuming a training is exact."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -62,7 +62,12 @@ def _rows(dataset: Iterable[dict[str, Any]], config: CorpusConfig) -> Iterator[d
         yield row
 
 
-def _dataset_documents(config: CorpusConfig) -> Iterator[str]:
+def source_rows(config: CorpusConfig) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a JSONL or Parquet file or of a dataset of the hub, in the order of the source.
+
+    Raises:
+        InputError: it cannot be loaded, or a row is malformed.
+    """
     import datasets
 
     if config.format == "hub":
@@ -82,7 +87,11 @@ def _dataset_documents(config: CorpusConfig) -> Iterator[str]:
             dataset = datasets.load_dataset(builder, data_files=config.path, split="train", streaming=True)
         except (ValueError, OSError) as error:
             raise _unreadable(config, error) from error
-    for number, row in enumerate(_rows(dataset, config)):
+    yield from _rows(dataset, config)
+
+
+def _dataset_documents(config: CorpusConfig) -> Iterator[str]:
+    for number, row in enumerate(source_rows(config)):
         text = row.get(config.field)
         if not isinstance(text, str):
             raise InputError(
@@ -133,6 +142,8 @@ class TokenDocuments:
         indptr: [documents + 1] int64; document d is `tokens[indptr[d]:indptr[d + 1]]`.
         hashes: [documents] uint64, a hash of each document's ids: its identity wherever it stands.
         manifest: what it was made from.
+        supervised: [N] bool, the tokens of completions (what an assistant says, an answer); None where every token is
+            one, as in plain text.
     """
 
     folder: Path
@@ -140,6 +151,7 @@ class TokenDocuments:
     indptr: np.ndarray[Any, np.dtype[np.int64]]
     hashes: np.ndarray[Any, np.dtype[np.uint64]]
     manifest: Manifest
+    supervised: np.ndarray[Any, np.dtype[np.bool_]] | None = None
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -159,7 +171,9 @@ class TokenDocuments:
         tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
         indptr = np.load(folder / "indptr.npy", allow_pickle=False)
         hashes = np.load(folder / "hashes.npy", allow_pickle=False)
-        return cls(folder, tokens, indptr, hashes, manifest)
+        mask = folder / "supervised.npy"
+        supervised = np.load(mask, mmap_mode="r", allow_pickle=False) if mask.is_file() else None
+        return cls(folder, tokens, indptr, hashes, manifest, supervised)
 
 
 def _encoded(config: CorpusConfig, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
@@ -195,29 +209,59 @@ def tokenise(config: CorpusConfig, tokenizer: PreTrainedTokenizerBase, folder: P
     Raises:
         InputError: the corpus is missing, unreadable or empty.
     """
+    return write_documents(((ids, None) for ids in _encoded(config, tokenizer)), config, tokenizer, folder)
+
+
+def write_documents(
+    rows: Iterable[tuple[Sequence[int], Sequence[bool] | None]],
+    config: CorpusConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    made_from: Mapping[str, Any] | None = None,
+    counts: Mapping[str, int] | None = None,
+) -> TokenDocuments:
+    """Write token documents, atomically.
+
+    Args:
+        rows: a document's ids and which of them belong to a completion (None: all of them).
+        config: the corpus, for the manifest and for messages.
+        tokenizer: its fingerprint is remembered.
+        folder: where they go.
+        made_from: further identities that the manifest remembers.
+        counts: further facts of the manifest, read when all rows are written.
+
+    Raises:
+        InputError: not one document.
+    """
     lengths: list[int] = []
     hashes: list[int] = []
-    wide = len(tokenizer) > np.iinfo(np.uint16).max
-    dtype = np.uint32 if wide else np.uint16
+    masked = False
+    dtype = np.uint32 if len(tokenizer) > np.iinfo(np.uint16).max else np.uint16
     with atomic_directory(folder) as temporary:
-        raw = temporary / "tokens.raw"
-        with raw.open("wb") as handle:
-            for ids in _encoded(config, tokenizer):
+        raw, raw_mask = temporary / "tokens.raw", temporary / "supervised.raw"
+        with raw.open("wb") as handle, raw_mask.open("wb") as marks:
+            for ids, supervised in rows:
                 row = np.asarray(ids, dtype=dtype)
                 handle.write(row.tobytes())
+                mask = np.ones(len(row), dtype=bool) if supervised is None else np.asarray(supervised, dtype=bool)
+                marks.write(mask.tobytes())
+                masked |= supervised is not None
                 lengths.append(len(row))
                 hashes.append(xxhash.xxh3_64_intdigest(row.astype(np.uint32).tobytes()))
         if not lengths:
             raise InputError(
-                f"the corpus {config.path} has no document left (skip_documents={config.skip_documents})",
+                f"the corpus {config.name} has no document left (skip_documents={config.skip_documents})",
                 "at least one document that is not empty",
                 "check the path, the format and the separator of `corpus`",
             )
         np.save(temporary / "tokens.npy", np.memmap(raw, dtype=dtype, mode="r"), allow_pickle=False)
+        if masked:
+            np.save(temporary / "supervised.npy", np.memmap(raw_mask, dtype=bool, mode="r"), allow_pickle=False)
         raw.unlink()
+        raw_mask.unlink()
         np.save(temporary / "indptr.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
         np.save(temporary / "hashes.npy", np.asarray(hashes, dtype=np.uint64))
-        facts = {"documents": len(lengths), "tokens": int(sum(lengths))}
-        made_from = {"tokenizer": tokenizer_fingerprint(tokenizer)}
-        write_manifest(temporary, Manifest("tokens", FORMAT, made_from, config.model_dump(mode="json"), facts))
+        facts = {"documents": len(lengths), "tokens": int(sum(lengths)), **(counts or {})}
+        origins = {"tokenizer": tokenizer_fingerprint(tokenizer), **(made_from or {})}
+        write_manifest(temporary, Manifest("tokens", FORMAT, origins, config.model_dump(mode="json"), facts))
     return TokenDocuments.open(folder)

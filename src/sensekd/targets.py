@@ -169,7 +169,9 @@ def _has(lists: Ragged, labels: Tensor) -> Tensor:
     return (labels >= 0) & lists.nonempty(labels.clamp(min=0))
 
 
-def whole_words(input_ids: Tensor, starts_word: Tensor, ends_word: Tensor) -> Tensor:
+def whole_words(
+    input_ids: Tensor, starts_word: Tensor, ends_word: Tensor, position_ids: Tensor | None = None
+) -> Tensor:
     """Whether each label y_t = x_{t+1} is a whole word in its text: a boundary on both sides.
 
     The text after the last id is unknown; that label counts as cut, so that no relation is applied by guess.
@@ -178,13 +180,20 @@ def whole_words(input_ids: Tensor, starts_word: Tensor, ends_word: Tensor) -> Te
         input_ids: [B, T] int64.
         starts_word: [V] bool, the token begins inside a word.
         ends_word: [V] bool, the token ends inside a word.
+        position_ids: [B, T] int64 of packed documents, where a position that does not follow its neighbour starts
+            another document; each document then counts as a text of its own, so that its last label is cut too.
 
     Returns:
         [B, T - 1] bool.
     """
     joined = ends_word[input_ids[:, :-1]] & starts_word[input_ids[:, 1:]]
     after = torch.ones_like(joined)
-    after[:, :-1] = joined[:, 1:]
+    if position_ids is None:
+        after[:, :-1] = joined[:, 1:]
+    else:
+        apart = position_ids[:, 1:] != position_ids[:, :-1] + 1
+        joined &= ~apart
+        after[:, :-1] = joined[:, 1:] | apart[:, 1:]
     return ~joined & ~after
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sensekd import __version__
-from sensekd.cli import check, compare, demo, distill, evaluate, lexicon, report, run, senses
+from sensekd.cli import check, compare, demo, distill, evaluate, lexicon, report, respond, run, senses
 
 app = typer.Typer(
     name="sensekd",
@@ -37,6 +37,7 @@ def _options(
 app.command("demo")(demo.demo)
 app.add_typer(lexicon.app, name="lexicon")
 app.add_typer(senses.app, name="senses")
+app.command("respond")(respond.respond)
 app.command("distill")(distill.distill)
 app.command("run")(run.run)
 app.command("evaluate")(evaluate.evaluate)

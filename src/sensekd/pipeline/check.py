@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from sensekd.artefacts import MANIFEST
 from sensekd.config import CorpusConfig, Recipe
 from sensekd.errors import InputError, require
 
+# Rows of a corpus that are read before anything starts; question sets have fewer, and are read whole.
+_FIRST: Final = 200_000
+
+
+def _elsewhere(part: CorpusConfig) -> bool:
+    """Whether a corpus is no file: a dataset of the hub, or a folder of subjects."""
+    if part.records == "mmlu" and Path(part.path).is_dir():
+        return True
+    return part.format == "hub" and part.records in ("text", "messages", "completion")
+
 
 def _missing_files(recipe: Recipe) -> list[str]:
     def corpus(name: str, config: CorpusConfig | None) -> list[tuple[str, str]]:
-        return [] if config is None or config.format == "hub" else [(f"{name}.path", config.path)]
+        if config is None:
+            return []
+        parts = [(f"{name}.mixture[{i}]" if config.mixture else name, part) for i, part in enumerate(config.parts)]
+        found = [(f"{where}.path", part.path) for where, part in parts if not _elsewhere(part)]
+        return found + [(f"{where}.template", part.template) for where, part in parts if part.template]
 
     files = [
         *corpus("corpus", recipe.corpus),
@@ -39,9 +55,19 @@ def _content_problems(recipe: Recipe) -> list[str]:
     checks: list[Callable[[], object]] = [
         partial(read_questions, Path(path)) for path in recipe.evaluation.questions.values()
     ]
+    checks += [partial(_first_records, part) for part in recipe.corpus.parts if part.records != "text"]
     if recipe.evaluation.gold_senses:
         checks.append(partial(read_gold, Path(recipe.evaluation.gold_senses)))
     return [problem for check in checks if (problem := _problem_of(check))]
+
+
+def _first_records(part: CorpusConfig) -> None:
+    """Read the first records of a local corpus (all of a question set), so that a bad one shows."""
+    from sensekd.training.records import read_records
+
+    if not _elsewhere(part) or part.records == "mmlu":
+        for _ in islice(read_records(part), _FIRST):
+            pass
 
 
 def _extra_problems(recipe: Recipe) -> list[str]:

@@ -101,6 +101,12 @@ class Bench:
 
         return TokenBlocks(TokenDocuments.open(self.work.path(f"tokens-{name}")), length)
 
+    def training_blocks(self, recipe: Recipe) -> TokenBlocks:
+        """The training data as an arm's recipe packs and masks it."""
+        from sensekd.training.packing import make_blocks
+
+        return make_blocks(TokenDocuments.open(self.work.path("tokens-train")), recipe.training)
+
     def run(self, job: Job, progress: Progress) -> None:
         """Train (unless it is the teacher), evaluate, and write the record."""
         record: dict[str, Any] = {"arm": job.arm, "seed": job.seed, "tokens": 0, "history": []}
@@ -135,7 +141,7 @@ class Bench:
             teacher.tokenizer,
             recipe,
             steps,
-            self.blocks("train", recipe.training.sequence_length),
+            self.training_blocks(recipe),
             senses=None if table is None else (table, self.edges),
             folders=(job.outputs(self.work.output)[0], scratch),
             progress=progress,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.artefacts import write_json
 from sensekd.config import CorpusConfig, SensesConfig
-from sensekd.corpus import TokenDocuments, tokenise
+from sensekd.corpus import TokenDocuments
 from sensekd.errors import InputError
 from sensekd.pipeline.workspace import Workspace, pick_device, source_key
 
@@ -17,17 +18,59 @@ if TYPE_CHECKING:
     from sensekd.pipeline.stages import Progress
     from sensekd.targets import SenseTable
     from sensekd.training.data import TokenBlocks
+    from sensekd.training.respond import Responses
 
 # What shapes the sample; everything else of the section shapes the clustering alone, and leaves the sample standing.
 _SAMPLING: Final = {"assignment", "samples_per_token", "window", "batch_size", "dtype", "seed"}
 
 
 def prepare_tokens(work: Workspace, name: str, corpus: CorpusConfig) -> TokenDocuments:
-    """Tokenise a corpus into `tokens-<name>`."""
+    """Tokenise a corpus into `tokens-<name>`, with the teacher's continuations where they are its targets."""
+    from sensekd.training.mixture import tokenise_corpus
+
     folder = work.path(f"tokens-{name}")
-    key = [corpus.model_dump(mode="json"), source_key(corpus.path), work.teacher_key["tokenizer"]]
-    work.stages.run(f"tokens {name}", key, [folder], lambda _: tokenise(corpus, work.tokenizer, folder))
+    answers = prepare_responses(work, name, corpus)
+    key = [corpus.model_dump(mode="json"), corpus_key(corpus), work.teacher_key["tokenizer"]]
+    key += [[number, each.manifest.id] for number, each in answers.items()]
+    work.stages.run(f"tokens {name}", key, [folder], lambda _: tokenise_corpus(corpus, work.tokenizer, folder, answers))
     return TokenDocuments.open(folder)
+
+
+def prepare_responses(work: Workspace, name: str, corpus: CorpusConfig) -> dict[int, Responses]:
+    """Let the teacher answer the prompts of every part that asks for it, into `responses-<name>-<part>`."""
+    from sensekd.training.respond import Responses
+
+    found = {}
+    for number, part in enumerate(corpus.parts):
+        if part.respond is None:
+            continue
+        folder = work.path(f"responses-{name}-{number}")
+        key = [part.model_dump(mode="json"), corpus_key(part), work.teacher_key]
+        work.stages.run(f"responses {name} {number}", key, [folder], partial(_respond, work, part, folder))
+        found[number] = Responses.open(folder)
+    return found
+
+
+def _respond(work: Workspace, part: CorpusConfig, folder: Path, progress: Progress) -> None:
+    from sensekd.training.mixture import prompts
+    from sensekd.training.respond import Asked, respond
+
+    assert part.respond is not None
+    teacher = work.teacher
+    asked = Asked(teacher.model, teacher.tokenizer, teacher.identity)
+    respond(asked, prompts(part, teacher.tokenizer), part.respond, folder, progress)
+
+
+def corpus_key(corpus: CorpusConfig) -> list[Any]:
+    """Fingerprints of the files of a corpus: of every part, with what stands beside it and its chat template."""
+    found: list[Any] = []
+    for part in corpus.parts:
+        path = Path(part.path)
+        files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+        if part.records == "piqa":
+            files.append(path.with_name(f"{path.stem}-labels.lst"))
+        found.append([*(source_key(str(file)) for file in files), source_key(part.template)])
+    return found
 
 
 def prepare_lexicon(work: Workspace) -> None:
@@ -130,6 +173,7 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
     import torch
     from torch.utils.data import DataLoader
 
+    from sensekd.losses import IGNORE
     from sensekd.targets import whole_words
 
     totals = dict.fromkeys(("labels", "whole", "own", "own_words", "synonym", "antonym"), 0)
@@ -139,9 +183,11 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
     for batch in DataLoader(blocks, batch_size=256):
         ids = batch["input_ids"].to(device)
         labels, whole = ids[:, 1:], torch.zeros_like(ids[:, 1:], dtype=torch.bool)
+        kept = batch["labels"][:, 1:].to(device) != IGNORE
         if relations is not None:
             ends_word = relations.ends_word.to(device)
-            whole = whole_words(ids, relations.starts_word.to(device), ends_word) & ends_word[labels]
+            apart = batch["position_ids"].to(device) if "position_ids" in batch else None
+            whole = whole_words(ids, relations.starts_word.to(device), ends_word, apart) & ends_word[labels]
         found = {
             "whole": whole,
             "own": (own > 0)[labels],
@@ -149,9 +195,9 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
             "synonym": whole & with_synonym[labels],
             "antonym": table.pushed(labels, whole),
         }
-        totals["labels"] += labels.numel()
+        totals["labels"] += int(kept.sum())
         for name, mask in found.items():
-            totals[name] += int(mask.sum())
+            totals[name] += int((mask & kept).sum())
     return totals
 
 
@@ -165,10 +211,11 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
 
     from sensekd.lexicon import Lexicon
     from sensekd.linking import TokenRelations
-    from sensekd.training.data import TokenBlocks
+    from sensekd.training.packing import make_blocks
 
     path = work.path("coverage.json")
-    length = work.recipe.training.sequence_length
+    training = work.recipe.training
+    shape = [training.sequence_length, training.packing, training.supervise]
 
     def build(_: Progress) -> None:
         table = sense_table(work, synonyms=True, antonyms=True)
@@ -179,17 +226,17 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
             relations = TokenRelations.load(work.path("relations"))
             lexicon = dict(Lexicon.load(work.path("lexicon")).facts)
             linking = {**relations.coverage.as_dict(), "spans_without_senses": table.dropped_spans}
-        positions = supervised_share(table, TokenBlocks(documents, length), relations)
+        positions = supervised_share(table, make_blocks(documents, training), relations)
         # Special tokens have senses too; a corpus in which only these are known is of no use.
         if positions["own" if relations is None else "own_words"] == 0:
             raise InputError(
-                f"not one word in {positions['labels']} positions of {work.recipe.corpus.path} has a sense",
+                f"not one word in {positions['labels']} positions of {work.recipe.corpus.name} has a sense",
                 "a training corpus with words of the dictionary",
                 "build the senses from text like the training corpus, or check its language",
             )
         write_json(path, {"lexicon": lexicon, "linking": linking, "positions": positions})
 
-    key = [documents.manifest.id, work.artefact("senses"), work.artefact("relations"), work.artefact("lexicon"), length]
+    key = [documents.manifest.id, work.artefact("senses"), work.artefact("relations"), work.artefact("lexicon"), shape]
     work.stages.run("coverage", key, [path], build)
     coverage: dict[str, Any] = orjson.loads(path.read_bytes())
     return coverage

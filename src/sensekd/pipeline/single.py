@@ -12,7 +12,14 @@ from sensekd.artefacts import MANIFEST, write_json
 from sensekd.config import ARMS, Recipe, TeacherConfig, load_recipe
 from sensekd.errors import InputError
 from sensekd.pipeline.jobs import Bench, Job, evaluate_model
-from sensekd.pipeline.prepare import prepare, prepare_lexicon, prepare_relations, prepare_senses, prepare_tokens
+from sensekd.pipeline.prepare import (
+    prepare,
+    prepare_lexicon,
+    prepare_relations,
+    prepare_responses,
+    prepare_senses,
+    prepare_tokens,
+)
 from sensekd.pipeline.run import open_workspace
 from sensekd.pipeline.stages import Reporter, Silent, Stages
 from sensekd.pipeline.workspace import RECIPE, Workspace
@@ -55,6 +62,27 @@ def build_senses_of(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     with_senses = int((dictionary.indptr.diff() > 0).sum())
     facts = {"rows": len(dictionary.centroids), "tokens": with_senses, "sigma2": round(float(dictionary.sigma2), 4)}
     return {"senses": str(work.senses), "facts": facts}
+
+
+def respond_to(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
+    """The teacher's continuations of every part of the training corpus that asks for them.
+
+    Raises:
+        InputError: no part does.
+    """
+    if not any(part.respond for part in recipe.corpus.parts):
+        raise InputError(
+            "no part of `corpus` asks for the teacher's continuations", "`respond: {tokens: …}` in a part",
+            "add it, or train on the answers that the corpus holds",
+        )  # fmt: skip
+    work = open_workspace(recipe, reporter)
+    found = prepare_responses(work, "train", recipe.corpus)
+    rows = [
+        {"corpus": recipe.corpus.parts[number].path, "folder": str(work.path(f"responses-train-{number}")),
+         "prompts": each.manifest.facts["prompts"], "tokens": each.manifest.facts["tokens"]}
+        for number, each in found.items()
+    ]  # fmt: skip
+    return {"responses": rows}
 
 
 def distill_arm(recipe: Recipe, arm: str, reporter: Reporter) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sensekd.training.arguments import training_arguments
 from sensekd.training.checkpoints import clear, newest_checkpoint, step_of
 from sensekd.training.data import TokenBlocks, collate
 from sensekd.training.export import export_student
+from sensekd.training.packing import refuse_mixing
 from sensekd.training.supervision import SenseSupervision
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ def distill(
     if steps == 0:
         export_student(cut.exported(recipe.student), tokenizer, folder)
         return DistillResult((), 0, 0, 0, "not trained", trainable, total, 0, 0.0, *chosen)
+    refuse_mixing(blocks, teacher, cut.student)
     apprentice = make_apprentice(cut, teacher, recipe)
     trunk, trainable = apprentice.trunk, apprentice.trainable
     supervision = _supervision(senses)

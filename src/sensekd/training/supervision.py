@@ -90,14 +90,14 @@ def annotate(batch: Batch, senses: SenseSupervision, loss: LossConfig, draw: Ten
     """Add `sense_labels` and `whole_word`, both [B, T - 1], to a batch, and count what it supervises.
 
     Args:
-        batch: `input_ids` and `labels` [B, T] on the device of `senses`.
+        batch: `input_ids` and `labels` [B, T] on the device of `senses`; `position_ids` where documents are apart.
         senses: table and word edges.
         loss: form of the push, sub-sampling.
         draw: [B, T - 1] random numbers for the sub-sampling, None where all positions are supervised.
     """
     labels = batch["labels"][:, 1:]
     chosen = labels if draw is None or loss.positions == "all" else subsample(labels, loss.positions, draw)
-    whole = whole_words(batch["input_ids"], senses.starts_word, senses.ends_word)
+    whole = whole_words(batch["input_ids"], senses.starts_word, senses.ends_word, batch.get("position_ids"))
     # Contiguous, so that the rows asked for here are known again by their labels when the loss looks for them.
     chosen = chosen.contiguous()
     batch["sense_labels"], batch["whole_word"] = chosen, whole

@@ -351,4 +351,4 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
 
 
 def _reads(inputs: Batch) -> Batch:
-    return {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
+    return {key: inputs[key] for key in ("input_ids", "attention_mask", "position_ids") if key in inputs}
