@@ -64,4 +64,4 @@ def test_a_word_can_be_read(stories: Any, sample: StateSample) -> None:
     readings = describe(cluster(sample, CONFIG), stories[1], "happy")
     assert readings[0].text == " happy"
     assert any("very" in context or "so" in context for reading in readings for context in reading.contexts)
-    assert render(readings).startswith("token ' happy'")
+    assert render(readings).startswith("' happy' (token ")
