@@ -121,6 +121,13 @@ def test_the_terms_look_at_projected_states(tmp_path: Path) -> None:
     assert result.history[0]["hidden"] == pytest.approx(float(difference.square().mean()) / 0.7, rel=1e-4)
 
 
+def test_a_narrow_student_of_a_half_precision_teacher(tmp_path: Path) -> None:
+    teacher = tiny(tied=True).bfloat16()
+    result = run(tmp_path, teacher, student=NARROW, loss__mu=0.5, training__trainer={"bf16": True})
+    assert {"hidden", "pull"} <= set(result.history[-1])
+    assert refuse_if_not_plain(tmp_path / "student").dtype == torch.bfloat16
+
+
 def test_logits_alone_need_no_projector() -> None:
     chosen = recipe(student=NARROW, loss__lambda=0.0)
     teacher = tiny()

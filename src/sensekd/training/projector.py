@@ -53,8 +53,8 @@ class ProjectedStudent(nn.Module):
         return self.student(input_ids=input_ids, **inputs)
 
     def project(self, states: Tensor) -> Tensor:
-        """[*, D_S] -> [*, D]."""
-        projected: Tensor = self.projector(states)
+        """[*, D_S] -> [*, D], in the projector's dtype: states that left an autocast forward may be half precision."""
+        projected: Tensor = self.projector(states.to(self.projector.weight.dtype))
         return projected
 
     def get_output_embeddings(self) -> nn.Module:

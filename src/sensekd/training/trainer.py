@@ -193,13 +193,15 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         return Signal(states, logits, below[0] if below else None)
 
     def _taught(self, inputs: Batch) -> Signal:
-        """The teacher's signal where and as the student needs it; the teacher itself computes in its own dtype."""
+        """The teacher's signal on the device and, for the trunk, in the dtype that the student needs.
+
+        The Trainer's autocast covers the student's forward alone: the teacher computes in its own dtype, so that its
+        states are those of the dictionary.
+        """
         teacher, here = self.distillation.teacher, self.args.device
         if teacher is None:
             return self._teach(inputs)
-        # Its states must be those of the dictionary, which was built without autocast.
-        with torch.autocast(here.type, enabled=False), torch.autocast(teacher.device.type, enabled=False):
-            signal = self._teach(carry(inputs, teacher.device))
+        signal = self._teach(carry(inputs, teacher.device))
         found = carry({name: value for name, value in vars(signal).items() if value is not None}, here)
         if "logits" in found:
             found["logits"] = self._common(found["logits"])
