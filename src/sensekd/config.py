@@ -120,7 +120,12 @@ class PositionsConfig(_Section):
 
 
 class LossConfig(_Section):
-    """L = L_CE + α τ² L_KL + λ L_sense + μ L_hid, and what the senses are pulled to and pushed from."""
+    """L = L_CE + α τ² L_KL + λ L_sense + μ L_hid, and what the senses are pulled to and pushed from.
+
+    `divergence` puts reverse KL or Jensen-Shannon (`jsd_beta`) in the place of the forward KL. `chunked` computes CE and
+    KL without whole logits, `chunk_elements` scores at a time; `auto` does so where the vocabulary is large and the
+    model's way from scores to logits is known.
+    """
 
     alpha: NonNegative = 0.7
     tau: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
@@ -134,6 +139,10 @@ class LossConfig(_Section):
     synonyms: bool = True
     antonyms: bool = True
     positions: Literal["all"] | PositionsConfig = "all"
+    divergence: Literal["forward", "reverse", "jsd"] = "forward"
+    jsd_beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    chunked: Literal["auto", "on", "off"] = "auto"
+    chunk_elements: Positive = 1 << 24
 
     @property
     def effective_margin(self) -> float:

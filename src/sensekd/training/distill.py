@@ -43,6 +43,7 @@ class DistillResult:
         steps: optimiser steps, those before a resume included.
         shared_layers: n of the shared trunk.
         trunk_reason: why n is not larger.
+        logits: whether CE and KL were computed in chunks or from whole logits, and why.
         trainable: number of trained parameters.
         parameters: number of the student's parameters.
         resumed_from: step of the checkpoint that was resumed from, 0 for none.
@@ -58,10 +59,11 @@ class DistillResult:
     parameters: int
     resumed_from: int
     seconds: float
+    logits: str = "not trained"
 
     def facts(self) -> dict[str, Any]:
         """What two equal trainings have in common, as plain values, without the history."""
-        names = ("tokens", "steps", "shared_layers", "trunk_reason", "trainable", "parameters")
+        names = ("tokens", "steps", "shared_layers", "trunk_reason", "trainable", "parameters", "logits")
         return {name: getattr(self, name) for name in names}
 
 
@@ -234,5 +236,5 @@ def distill(
     state, history = trainer.state, tuple(record for record in trainer.state.log_history if "loss" in record)
     return DistillResult(
         history, state.num_input_tokens_seen, state.global_step, trunk.layers, trunk.reason, trainable, total,
-        start, seconds,
+        start, seconds, trainer.logits_path,
     )  # fmt: skip
