@@ -122,9 +122,9 @@ class PositionsConfig(_Section):
 class LossConfig(_Section):
     """L = L_CE + α τ² L_KL + λ L_sense + μ L_hid, and what the senses are pulled to and pushed from.
 
-    `divergence` puts reverse KL or Jensen-Shannon (`jsd_beta`) in the place of the forward KL. `chunked` computes CE and
-    KL without whole logits, `chunk_elements` scores at a time; `auto` does so where the vocabulary is large and the
-    model's way from scores to logits is known.
+    `divergence` puts reverse KL or Jensen-Shannon (`jsd_beta`) in the place of the forward KL. `chunked` computes CE
+    and KL without whole logits, `chunk_elements` scores at a time; `auto` does so where the vocabulary is large and
+    the model's way from scores to logits is known.
     """
 
     alpha: NonNegative = 0.7

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sensekd.losses.divergence import Objective
-from sensekd.losses.rows import Rows, score_rows, widened
+from sensekd.losses.rows import Caps, Rows, score_rows, widened
 from sensekd.losses.terms import IGNORE, LossTerm
 
 # Scores of one model that exist at a time (64 MB in float32).
@@ -118,11 +118,13 @@ def chunked_terms(
     at = (labels_N != IGNORE).nonzero()[:, 0]
     device, weight, bias = student_ND.device.type, student_head.weight, student_head.bias
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    theirs = None if teacher is None else (teacher[0].detach()[at], teacher[1].detached())
+    theirs = None if teacher is None else (teacher[0].detach()[at.to(teacher[0].device)], teacher[1].detached())
     chunk = max(1, elements // len(weight))
     job = _Job(student_head.detached(dtype), theirs, labels_N[at], objective, chunk, torch.is_grad_enabled())
     with torch.autocast(device, enabled=False):
-        total, ce, divergence = _ChunkedTerms.apply(student_ND[at], weight, bias, job)
+        total, ce, divergence = _ChunkedTerms.apply(  # type: ignore[no-untyped-call]
+            student_ND[at], weight, bias, job
+        )
     count = torch.tensor(len(at), device=labels_N.device)
     return ChunkedTerms(
         LossTerm(total, count), LossTerm(ce, count), None if teacher is None else LossTerm(divergence, count)
@@ -141,7 +143,8 @@ class _Job:
     def score(self, part: slice, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient [C, V] with respect to the scores in the dtype of the products, CE [C] and divergence [C]."""
         scores = self.head.scores(states[part], self.objective.tau)
-        theirs, caps = None, (None, self.head.softcap)
+        theirs = None
+        caps: Caps = (None, self.head.softcap)
         if self.teacher is not None:
             head = self.teacher[1]
             theirs = head.scores(self.teacher[0][part], self.objective.tau).to(scores.device)
@@ -188,7 +191,7 @@ class _ChunkedTerms(torch.autograd.Function):
         return total, ce_sum, divergence_sum
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("a second backward pass through chunked_terms: its gradient was used up by the first")

@@ -99,10 +99,11 @@ def _descend(gradient: Tensor, logits: tuple[Tensor, Tensor], q: Tensor, log_z: 
     delta = v - u
     if objective.kind == "forward":
         gradient.sub_(p, alpha=objective.weight)
-        return torch.linalg.vecdot(p, delta) - shift
+        forward: Tensor = torch.linalg.vecdot(p, delta) - shift
+        return forward
     delta -= shift[:, None]
     if objective.kind == "reverse":
-        found = -torch.linalg.vecdot(q, delta)
+        found: Tensor = -torch.linalg.vecdot(q, delta)
         gradient.sub_(delta.add_(found[:, None]).mul_(q), alpha=objective.weight)
         return found
     beta, mixture = objective.beta, log_mixture(delta, objective.beta)
