@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sensekd.losses import IGNORE, Divergence, Head, LossTerm, Objective, chunked_terms, cross_entropy, divergence
+from sensekd.losses.chunked import positions_at_a_time
 from sensekd.losses.divergence import log_mixture
 from sensekd.losses.rows import score_rows
 
@@ -161,6 +162,14 @@ def test_gradients_equal_those_of_whole_logits(kind: Divergence) -> None:
         found = chunked_terms(h_s, ours, (h_t, theirs), labels(), objective, elements=elements)
         for mine, other in zip(gradients(0.01 * found.total.sum, *leaves), wanted, strict=True):
             torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-4)
+
+
+def test_positions_of_a_chunk() -> None:
+    assert positions_at_a_time(1 << 24, 128_256) == 130
+    assert positions_at_a_time(1 << 24, 50_000) == 256
+    assert positions_at_a_time(1 << 24, 32_000) == 262
+    assert positions_at_a_time(1 << 24, 2_048) == 4096
+    assert positions_at_a_time(10, 40) == 1
 
 
 def test_chunk_sizes_change_nothing() -> None:

@@ -25,6 +25,8 @@ from sensekd.losses.terms import IGNORE, LossTerm
 
 # Scores of one model that exist at a time (64 MB in float32).
 ELEMENTS: Final = 1 << 24
+# From so many positions on products gain nothing more, so half the elements are enough.
+_ENOUGH: Final = 256
 # On a CPU the rows of a chunk are worked on in blocks that stay in its cache: 512 kB in float32.
 _CACHED: Final = 1 << 17
 
@@ -119,8 +121,14 @@ def chunked_terms(
     device, weight, bias = student_ND.device.type, student_head.weight, student_head.bias
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     theirs = None if teacher is None else (teacher[0].detach()[at.to(teacher[0].device)], teacher[1].detached())
-    chunk = max(1, elements // len(weight))
-    job = _Job(student_head.detached(dtype), theirs, labels_N[at], objective, chunk, torch.is_grad_enabled())
+    job = _Job(
+        student_head.detached(dtype),
+        theirs,
+        labels_N[at],
+        objective,
+        positions_at_a_time(elements, len(weight)),
+        torch.is_grad_enabled(),
+    )
     with torch.autocast(device, enabled=False):
         total, ce, divergence = _ChunkedTerms.apply(  # type: ignore[no-untyped-call]
             student_ND[at], weight, bias, job
@@ -129,6 +137,11 @@ def chunked_terms(
     return ChunkedTerms(
         LossTerm(total, count), LossTerm(ce, count), None if teacher is None else LossTerm(divergence, count)
     )
+
+
+def positions_at_a_time(elements: int, vocabulary: int) -> int:
+    """Positions of a chunk: as many as `elements` scores hold, or half of it where that is enough for fast products."""
+    return max(1, min(elements // vocabulary, max(_ENOUGH, elements // 2 // vocabulary)))
 
 
 @dataclass(frozen=True)
