@@ -51,7 +51,7 @@ class Bench:
         if config.student.shared_trunk == "off":
             trunk = type(trunk)(cut, 0, "")
         arguments = TrainingArguments(output_dir=str(folder), use_cpu=True, report_to="none", disable_tqdm=True)
-        senses = SenseSupervision(table(), *edges())
+        senses = SenseSupervision(table(published=config.loss.targets == "published"), *edges())
         self.teacher = teacher
         self.trainer = SenseDistillationTrainer(
             trunk.model, Distillation(teacher, config.loss, senses, trunk.layers), args=arguments
@@ -177,6 +177,22 @@ def test_accumulation_and_chunk_size_change_nothing(chunked: str, tmp_path: Path
     assert all(set(TERMS) <= step.logged.keys() for step in steps)
     for step in steps[1:]:
         assert_same(step, steps[0])
+
+
+def test_published_targets_divide_by_what_is_picked(tmp_path: Path) -> None:
+    chosen: dict[str, Any] = {"loss__targets": "published", "loss__positions": {"fraction": 0.4, "minimum": 1}}
+    rows = tokens(8)
+    steps = [
+        Bench(tmp_path, **chosen).step([whole(part) for part in rows.chunk(parts)]) for parts in (1, 4, 8)
+    ]  # fmt: skip
+    for step in steps[1:]:
+        assert_same(step, steps[0])
+    logged = steps[0].logged
+    assert logged["n_pull"] == logged["n_push"]
+    # Of 11 labels in each of 8 rows at most 40 % of those with relations, rounded up, and as many again.
+    assert 8 * 2 <= logged["n_pull"] <= 8 * 2 * 5
+    plain = Bench(tmp_path).step([whole(rows)])
+    assert distance(plain.gradients, steps[0].gradients) > 1e-3
 
 
 def padded(documents: list[Tensor], length: int, side: str) -> Batch:

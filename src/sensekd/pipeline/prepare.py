@@ -96,20 +96,22 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
     work.stages.run("senses", [work.artefact("sample"), shape], [folder], build)
 
 
-def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool) -> SenseTable:
-    """Candidate rows of every token, from the run's dictionary and relations.
+def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool, published: bool = False) -> SenseTable:
+    """Candidate rows of every token, from the run's dictionary and relations; `published` as the published code's.
 
     Raises:
         InputError: the dictionary was built from another teacher.
     """
     from sensekd.linking import TokenRelations
+    from sensekd.published import build_published
     from sensekd.senses.dictionary import SenseDictionary
     from sensekd.targets import build_table
 
     dictionary = SenseDictionary.load(work.senses, work.teacher.identity)
     linked = bool(work.recipe.lexicon.sources)
     relations = TokenRelations.load(work.path("relations")) if linked else None
-    table = build_table(dictionary, relations, synonyms=synonyms, antonyms=antonyms)
+    build = build_published if published else build_table
+    table = build(dictionary, relations, synonyms=synonyms, antonyms=antonyms)
     return table.to(work.teacher.model.device)
 
 

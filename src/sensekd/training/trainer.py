@@ -28,6 +28,7 @@ from sensekd.losses import (
     sense_pull,
     sense_push,
 )
+from sensekd.published import PublishedTable, select_published
 from sensekd.targets import select
 from sensekd.training.checkpoints import seal
 from sensekd.training.heads import plan_heads, withhold_inputs
@@ -279,7 +280,11 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
     def _sense_terms(self, inputs: Batch, senses: SenseSupervision, teacher: Tensor, states: Tensor) -> list[Tensor]:
         loss, table, counts = self.distillation.loss, senses.table, self._counts
         labels, whole = inputs["sense_labels"].reshape(-1), inputs["whole_word"].reshape(-1)
-        targets = select(table, labels, whole, teacher, loss.kappa, own=loss.push == "relative")
+        if isinstance(table, PublishedTable):
+            draws = inputs["sense_draw"].reshape(-1)
+            targets = select_published(table, labels, whole, teacher, draws, (loss.kappa, loss.neighbours))
+        else:
+            targets = select(table, labels, whole, teacher, loss.kappa, own=loss.push == "relative")
         pull = sense_pull(states, targets, table.sigma2)
         push, active = sense_push(states, targets, table.sigma2, loss.effective_margin, loss.push)
         self._window.add("active:push", active.sum)
