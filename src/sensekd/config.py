@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sensekd.errors import InputError
 from sensekd.presets import with_preset
@@ -20,6 +20,11 @@ _VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _yaml_word(value: Any) -> Any:
+    """YAML reads a bare `on` or `off` as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class _Section(BaseModel):
@@ -145,7 +150,7 @@ class LossConfig(_Section):
     neighbours: Positive = 25
     divergence: Literal["forward", "reverse", "jsd"] = "forward"
     jsd_beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    chunked: Literal["auto", "on", "off"] = "auto"
+    chunked: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_word)] = "auto"
     chunk_elements: Positive = 1 << 24
 
     @model_validator(mode="after")
