@@ -16,7 +16,7 @@ from benchmarks.measure import Line, paired_ratio
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sensekd.targets import Ragged
+    from sensekd.targets import Kept, Ragged, SenseTargets
 
 COMMAND = "make bench ONLY=selection"
 VOCABULARY, WIDTH, OWN, KAPPA, MARGIN = 4096, 576, 10, 5, 1.0
@@ -136,18 +136,20 @@ class Case:
 
     def vectorised(self, labels: Tensor, whole: Tensor) -> Tensor:
         """`select`, `sense_pull` and `sense_push`."""
-        from sensekd.targets import keep_rows
+        from sensekd.targets import select
 
-        return self.from_rows(keep_rows(self.table, labels, whole, self.teacher, KAPPA))
+        return self._loss(select(self.table, labels, whole, self.teacher, KAPPA))
 
-    def from_rows(self, kept: object) -> Tensor:
+    def from_rows(self, kept: Kept) -> Tensor:
         """The same from row ids that are known."""
-        from sensekd.losses import sense_pull, sense_push
-        from sensekd.targets import Kept, targets_of
+        from sensekd.targets import targets_of
 
-        assert isinstance(kept, Kept)
+        return self._loss(targets_of(self.table, kept))
+
+    def _loss(self, targets: SenseTargets) -> Tensor:
+        from sensekd.losses import sense_pull, sense_push
+
         self.student.grad = None
-        targets = targets_of(self.table, kept)
         push, _ = sense_push(self.student, targets, 1.0, MARGIN)
         total = (sense_pull(self.student, targets, 1.0).sum + push.sum) / len(targets.pull_at)
         total.backward()
@@ -166,14 +168,15 @@ def measure() -> list[Line]:
     """How many times as fast as the published loop."""
     import torch
 
-    from sensekd.targets import keep_rows
+    from sensekd.targets import select
 
     lines = []
     for candidates in CANDIDATES:
         case = Case(candidates)
         labels, whole = case.picked()
         case.refuse_difference(case.vectorised(labels, whole))
-        kept = keep_rows(case.table, labels, whole, case.teacher, KAPPA)
+        kept = select(case.table, labels, whole, case.teacher, KAPPA).kept
+        assert kept is not None
         case.refuse_difference(case.from_rows(kept))
         every, everywhere = case.labels.reshape(-1), torch.ones(case.labels.numel(), dtype=torch.bool)
         baseline = f"the published loop, {candidates} candidate rows, width {WIDTH}, {SEQUENCES} x {LENGTH}"

@@ -62,6 +62,27 @@ class Ragged:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The row ids that selection keeps: all of it that depends on the teacher's states, small enough to be stored.
+
+    Attributes:
+        pull_at: [P] int64, indices into the N label positions.
+        pull_ids, pull_mask: [P, κ] row ids and which of them count.
+        push_at: [Q] int64, indices into the N label positions.
+        push_ids, push_mask: [Q, κ] row ids and which of them count.
+        own_ids: [Q] the own sense nearest to the teacher's state (relative push), or None.
+    """
+
+    pull_at: Tensor
+    pull_ids: Tensor
+    pull_mask: Tensor
+    push_at: Tensor
+    push_ids: Tensor
+    push_mask: Tensor
+    own_ids: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class SenseTargets:
     """Where the student's states are pulled to and pushed from (equations of the sense loss, DSKD, arXiv 2602.22351).
 
@@ -76,6 +97,7 @@ class SenseTargets:
         push_rows: [Q, κ, D] kept rows of N_t.
         push_mask: [Q, κ] bool, False where N_t has fewer than κ rows.
         own_nearest: [Q, D] the own sense nearest to the teacher's state (relative push), or None.
+        kept: the row ids behind the vectors.
     """
 
     pull_at: Tensor
@@ -85,6 +107,7 @@ class SenseTargets:
     push_rows: Tensor
     push_mask: Tensor
     own_nearest: Tensor | None = None
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -332,29 +355,17 @@ def _pull(table: SenseTable, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]
     return mean, spread.clamp(min=0) / mean.shape[1]
 
 
-@dataclass(frozen=True)
-class Kept:
-    """The row ids that selection keeps: all of it that depends on the teacher's states, small enough to be stored.
-
-    Attributes:
-        pull_at: [P] int64, indices into the N label positions.
-        pull_ids, pull_mask: [P, κ] row ids and which of them count.
-        push_at: [Q] int64, indices into the N label positions.
-        push_ids, push_mask: [Q, κ] row ids and which of them count.
-        own_ids: [Q] the own sense nearest to the teacher's state (relative push), or None.
-    """
-
-    pull_at: Tensor
-    pull_ids: Tensor
-    pull_mask: Tensor
-    push_at: Tensor
-    push_ids: Tensor
-    push_mask: Tensor
-    own_ids: Tensor | None = None
+@torch.no_grad()
+def targets_of(table: SenseTable, kept: Kept) -> SenseTargets:
+    """The vectors behind kept row ids."""
+    mean, spread = _pull(table, kept.pull_ids, kept.pull_mask)
+    own_nearest = None if kept.own_ids is None else table.rows[kept.own_ids]
+    rows = table.rows[kept.push_ids]
+    return SenseTargets(kept.pull_at, mean, spread, kept.push_at, rows, kept.push_mask, own_nearest, kept)
 
 
 @torch.no_grad()
-def keep_rows(
+def select(
     table: SenseTable, labels_N: Tensor, whole_N: Tensor, teacher_ND: Tensor, kappa: int, *, own: bool = False
 ) -> Kept:
     """Keep the min(κ, |C|) rows of P_t and of N_t that are nearest to h^T_t in L2, for all positions at once.
@@ -368,7 +379,7 @@ def keep_rows(
         own: also find the nearest own sense, for the relative push.
 
     Returns:
-        Rows of positions with at least one; positions without are absent, not zero.
+        Targets at positions with at least one row; positions without are absent, not zero.
     """
     pull_at = table.pulled(labels_N, whole_N).nonzero()[:, 0]
     push_at = table.pushed(labels_N, whole_N, relative=own).nonzero()[:, 0]
@@ -377,20 +388,4 @@ def keep_rows(
     tokens, states = labels_N[push_at], teacher_ND[push_at]
     pushed = _keep(table.negative, tokens, states, table, kappa)
     own_ids = _keep(table.own, tokens, states, table, 1)[0][:, 0] if own else None
-    return Kept(pull_at, *pulled, push_at, *pushed, own_ids)
-
-
-@torch.no_grad()
-def targets_of(table: SenseTable, kept: Kept) -> SenseTargets:
-    """The vectors behind kept row ids."""
-    mean, spread = _pull(table, kept.pull_ids, kept.pull_mask)
-    own_nearest = None if kept.own_ids is None else table.rows[kept.own_ids]
-    rows = table.rows[kept.push_ids]
-    return SenseTargets(kept.pull_at, mean, spread, kept.push_at, rows, kept.push_mask, own_nearest)
-
-
-def select(
-    table: SenseTable, labels_N: Tensor, whole_N: Tensor, teacher_ND: Tensor, kappa: int, *, own: bool = False
-) -> SenseTargets:
-    """`targets_of` what `keep_rows` keeps."""
-    return targets_of(table, keep_rows(table, labels_N, whole_N, teacher_ND, kappa, own=own))
+    return targets_of(table, Kept(pull_at, *pulled, push_at, *pushed, own_ids))
