@@ -367,7 +367,7 @@ def targets_of(table: SenseTable, kept: Kept) -> SenseTargets:
 @torch.no_grad()
 def select(
     table: SenseTable, labels_N: Tensor, whole_N: Tensor, teacher_ND: Tensor, kappa: int, *, own: bool = False
-) -> Kept:
+) -> SenseTargets:
     """Keep the min(κ, |C|) rows of P_t and of N_t that are nearest to h^T_t in L2, for all positions at once.
 
     Args:

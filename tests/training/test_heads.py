@@ -110,6 +110,11 @@ def test_auto_takes_chunks_where_the_vocabulary_is_large_and_the_way_known() -> 
     assert reason == "in chunks; logits are the scores themselves"
     assert plan_heads(large, None, LossConfig())[0].teacher is None  # type: ignore[union-attr]
     assert plan_heads(large, large, LossConfig(chunked="off")) == (None, "whole logits: the recipe asks for them")
+    padded = plan_heads(large, tiny(vocab_size=SMALL_VOCABULARY + 8), LossConfig(), SMALL_VOCABULARY)[0]
+    assert padded is not None
+    assert padded.teacher is not None
+    assert len(padded.student.weight) == len(padded.teacher.weight) == SMALL_VOCABULARY
+    assert padded.student.weight is large.get_output_embeddings().weight
     strange = Shifted(large.config).eval()
     heads, reason = plan_heads(strange, large, LossConfig())
     assert heads is None

@@ -47,8 +47,10 @@ class Head:
     scale: float = 1.0
     softcap: float | None = None
 
-    def first(self, rows: int) -> Head:
-        """The same for the first `rows` tokens of the vocabulary."""
+    def first(self, rows: int | None) -> Head:
+        """The same for the first `rows` tokens of the vocabulary; itself where that is all of them."""
+        if rows is None or rows == len(self.weight):
+            return self
         return replace(self, weight=self.weight[:rows], bias=None if self.bias is None else self.bias[:rows])
 
     def logits(self, states: Tensor) -> Tensor:

@@ -120,13 +120,16 @@ def describe(head: Head) -> str:
     return " and ".join(parts) or "the scores themselves"
 
 
-def plan_heads(student: PreTrainedModel, teacher: PreTrainedModel | None, loss: LossConfig) -> tuple[Heads | None, str]:
+def plan_heads(
+    student: PreTrainedModel, teacher: PreTrainedModel | None, loss: LossConfig, vocabulary: int | None = None
+) -> tuple[Heads | None, str]:
     """How CE and KL are computed: the heads for chunks, or None for whole logits, and why.
 
     Args:
         student: the model that is trained.
         teacher: None where no term looks at its logits.
         loss: `chunked` is auto, on or off.
+        vocabulary: the first tokens that CE and KL are over, where tables have rows of padding; None for all rows.
 
     Raises:
         InputError: `on`, and a model's way from scores to logits is not known.
@@ -137,9 +140,9 @@ def plan_heads(student: PreTrainedModel, teacher: PreTrainedModel | None, loss: 
     if loss.chunked == "auto" and rows < SMALL_VOCABULARY:
         return None, f"whole logits: a vocabulary of {rows} is small"
     try:
-        heads = Heads(find_head(student), None if teacher is None else find_head(teacher))
+        found = [find_head(model).first(vocabulary) for model in (student, teacher) if model is not None]
     except InputError as error:
         if loss.chunked == "on":
             raise
         return None, f"whole logits: {error.found}"
-    return heads, f"in chunks; logits are {describe(heads.student)}"
+    return Heads(found[0], found[1] if teacher is not None else None), f"in chunks; logits are {describe(found[0])}"

@@ -233,27 +233,30 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         signal = self._teach(inputs)
         states, logits = self._study(model, inputs, signal)
         labels = inputs["labels"][:, 1:].reshape(-1)
-        flat = None if logits is None else logits.flatten(0, 1)
-        weighted = self._terms(inputs, signal, states.flatten(0, 1), flat, labels)
+        weighted = self._logit_terms(signal, states, logits, labels)
+        weighted += self._state_terms(inputs, signal, states.flatten(0, 1), labels != IGNORE)
         loss = torch.stack(weighted).sum() if len(weighted) > 1 else weighted[0]
         step = torch.full_like(self._first_bad, self.state.global_step + 1)
         self._first_bad = torch.where(torch.isfinite(loss.detach()), self._first_bad, self._first_bad.minimum(step))
         loss = loss * self.args.world_size
         return (loss, {"states": states} if logits is None else {"logits": logits}) if return_outputs else loss
 
-    def _terms(
-        self, inputs: Batch, signal: Signal, states: Tensor, logits: Tensor | None, labels: Tensor
-    ) -> list[Tensor]:
-        """The weighted terms, each divided by its count over the whole accumulated global batch."""
-        loss, senses, counts = self.distillation.loss, self._senses, self._counts
-        mask = labels != IGNORE
+    def _logit_terms(self, signal: Signal, states: Tensor, logits: Tensor | None, labels: Tensor) -> list[Tensor]:
+        """CE and divergence, weighted; `states` [B, T - 1, D] are those that enter the student's output embedding."""
+        loss, counts = self.distillation.loss, self._counts
         if logits is None:
-            found = [self._chunked(signal, states, labels)]
-        else:
-            found = [self._term("ce", cross_entropy(logits, labels), counts.labels)]
-        if loss.alpha > 0 and logits is not None and signal.logits is not None:
-            term = divergence(signal.logits.flatten(0, 1), logits, self._objective, mask)
+            return [self._chunked(signal, states.flatten(0, 1), labels)]
+        logits = logits.flatten(0, 1)
+        found = [self._term("ce", cross_entropy(logits, labels), counts.labels)]
+        if loss.alpha > 0 and signal.logits is not None:
+            term = divergence(signal.logits.flatten(0, 1), logits, self._objective, labels != IGNORE)
             found.append(self._objective.weight * self._term(_LOGGED[loss.divergence], term, counts.labels))
+        return found
+
+    def _state_terms(self, inputs: Batch, signal: Signal, states: Tensor, mask: Tensor) -> list[Tensor]:
+        """The terms that compare states with the teacher's and with senses, weighted."""
+        loss, senses, counts = self.distillation.loss, self._senses, self._counts
+        found: list[Tensor] = []
         if senses is None or signal.states is None:
             return found
         teacher = signal.states.flatten(0, 1)
