@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sensekd.losses import IGNORE, Divergence, Head, LossTerm, Objective, chunked_terms, cross_entropy, divergence
+from sensekd.losses import (
+    IGNORE,
+    Divergence,
+    Head,
+    LossTerm,
+    Objective,
+    chunked,
+    chunked_terms,
+    cross_entropy,
+    divergence,
+)
 from sensekd.losses.chunked import positions_at_a_time
 from sensekd.losses.divergence import log_mixture
 from sensekd.losses.rows import score_rows
@@ -320,6 +330,24 @@ def test_the_compiled_rows_equal_the_plain_ones(kind: Divergence) -> None:
             compiled(teacher, student, *arguments), score_rows(teacher, student, *arguments), strict=True
         ):
             torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_compiler_the_plain_rows_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("no compiler")
+
+    def broken(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(torch, "compile", lambda _: broken)
+    kernel = chunked._kernel.__wrapped__("cuda")
+    arguments = (None, numbers(3, V, seed=1), labels()[1:4], Objective(), (None, None))
+    with pytest.warns(UserWarning, match="no compiler"):
+        found = kernel(*arguments)
+    assert all(torch.equal(mine, other) for mine, other in zip(found, score_rows(*arguments), strict=True))
+    assert torch.equal(kernel(*arguments).ce, found.ce)
+    error = torch.OutOfMemoryError("full")
+    with pytest.raises(torch.OutOfMemoryError):
+        chunked._kernel.__wrapped__("cuda")(*arguments)
 
 
 @pytest.mark.gpu

@@ -13,7 +13,6 @@ from tiny_run import write_inputs, write_recipe
 from sensekd.config import load_recipe
 from sensekd.pipeline.run import compare
 
-
 pytestmark = pytest.mark.long
 
 

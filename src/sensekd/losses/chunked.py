@@ -229,8 +229,9 @@ def _kernel(device: str) -> Callable[..., Rows]:
     def run(*arguments: Any) -> Rows:
         try:
             return working[0](*arguments)
-        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError, RuntimeError) as error:
-            if working[0] is score_rows:
+        except RuntimeError as error:
+            # Errors of the compiler are RuntimeErrors, but so is a lack of memory, which the plain form would not cure.
+            if working[0] is score_rows or isinstance(error, torch.OutOfMemoryError):
                 raise
             warnings.warn(f"no compiled loss on this machine, the plain one is used: {error}", stacklevel=2)
             working[0] = score_rows
