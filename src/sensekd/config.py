@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sensekd.errors import InputError
+from sensekd.presets import with_preset
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
@@ -21,6 +22,11 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def _yaml_word(value: Any) -> Any:
+    """YAML reads a bare `on` or `off` as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class _Section(BaseModel):
@@ -228,7 +234,13 @@ class PositionsConfig(_Section):
 
 
 class LossConfig(_Section):
-    """L = L_CE + α τ² L_KL + λ L_sense + μ L_hid, and what the senses are pulled to and pushed from."""
+    """L = L_CE + α τ² L_KL + λ L_sense + μ L_hid, and what the senses are pulled to and pushed from.
+
+    `divergence` puts reverse KL or Jensen-Shannon (`jsd_beta`) in the place of the forward KL. `chunked` computes CE
+    and KL without whole logits, `chunk_elements` scores at a time; `auto` does so where the vocabulary is large and
+    the model's way from scores to logits is known. `targets: published` supervises as the published code does, with
+    up to `neighbours` synonyms and antonyms drawn; it belongs to `preset: published`.
+    """
 
     alpha: NonNegative = 0.7
     tau: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
@@ -242,6 +254,18 @@ class LossConfig(_Section):
     synonyms: bool = True
     antonyms: bool = True
     positions: Literal["all"] | PositionsConfig = "all"
+    targets: Literal["method", "published"] = "method"
+    neighbours: Positive = 25
+    divergence: Literal["forward", "reverse", "jsd"] = "forward"
+    jsd_beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    chunked: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_word)] = "auto"
+    chunk_elements: Positive = 1 << 24
+
+    @model_validator(mode="after")
+    def _published(self) -> LossConfig:
+        if self.targets == "published" and (self.positions == "all" or self.push != "absolute"):
+            raise ValueError("targets: published needs `positions` with a fraction and a minimum, and `push: absolute`")
+        return self
 
     @property
     def effective_margin(self) -> float:
@@ -330,6 +354,7 @@ class Recipe(_Section):
     output: str
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"
+    preset: Literal["published"] | None = None
     teacher: TeacherConfig
     corpus: CorpusConfig
     lexicon: LexiconConfig = LexiconConfig()
@@ -340,6 +365,11 @@ class Recipe(_Section):
     training: TrainingConfig
     evaluation: EvaluationConfig
     compare: CompareConfig = CompareConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, tree: Any) -> Any:
+        return with_preset(tree)
 
     @model_validator(mode="after")
     def _possible_arms(self) -> Recipe:

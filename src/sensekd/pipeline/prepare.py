@@ -142,13 +142,14 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
         SenseDictionary.load(folder, verify=True)
 
 
-def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool) -> SenseTable:
-    """Candidate rows of every token, from the run's dictionary and relations.
+def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool, published: bool = False) -> SenseTable:
+    """Candidate rows of every token, from the run's dictionary and relations; `published` as the published code's.
 
     Raises:
         InputError: the dictionary was built from another teacher.
     """
     from sensekd.linking import TokenRelations
+    from sensekd.published import build_published
     from sensekd.senses.dictionary import SenseDictionary
     from sensekd.senses.residence import device_limit
     from sensekd.targets import build_table
@@ -158,6 +159,8 @@ def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool) -> SenseTabl
     limit = {"device": None, "host": 0, "auto": device_limit(device)}[work.recipe.senses.residence]
     linked = bool(work.recipe.lexicon.sources)
     relations = TokenRelations.load(work.path("relations")) if linked else None
+    if published:
+        return build_published(dictionary, relations, synonyms=synonyms, antonyms=antonyms).to(device)
     return build_table(dictionary, relations, synonyms=synonyms, antonyms=antonyms, limit=limit).to(device)
 
 
