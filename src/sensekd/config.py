@@ -77,7 +77,7 @@ class LexiconConfig(_Section):
 class LinkingConfig(_Section):
     """Words to tokens: neighbours of up to `max_pieces` (m), and below what the run refuses to start.
 
-    `floor` is of heads: tokens that spell a related word and have a neighbour. Real tokenizers link 97 % and more of
+    `floor` is of heads: tokens that spell a related word and have a neighbour. Real tokenizers link 91 to 98 % of
     them; half as many means that the tokenizer cannot write the lexicon's language. `position_floor` is of the training
     text: whole words with a linked synonym or antonym. A lexicon of the text's language reaches tens of per cent.
     """

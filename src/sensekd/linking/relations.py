@@ -27,8 +27,8 @@ class TokenRelations:
         synonym_spans, antonym_spans: int64 span ids.
         span_indptr: [S+1] int64; the pieces of span s are `span_pieces[span_indptr[s]:span_indptr[s+1]]`.
         span_pieces: int64 token ids. Spans are unique and ordered by (length, pieces).
-        starts_word, ends_word: [V] bool: the token's text begins / ends with a letter, mark or digit, or with part of a
-            character. Between tokens a, b lies a boundary unless `ends_word[a] and starts_word[b]`. False for special
+        starts_word, ends_word: [V] bool: the token's text begins / ends inside a word, as `sensekd.linking.boundaries`
+            tells it. Between tokens a, b lies a boundary unless `ends_word[a] and starts_word[b]`. False for special
             tokens and for ids that the tokenizer does not have.
         coverage: what was linked and what was lost.
         made_from: identities of lexicon and tokenizer.
