@@ -90,3 +90,20 @@ def test_a_run_reports_the_same(inputs: tuple[Path, Path]) -> None:
     _, stdout, _ = show("--lexicon", str(folder / "run/lexicon"), "--tokenizer", str(folder / "teacher"), "--json")
     (report,) = json.loads(stdout)["linking"]
     assert report["coverage"]["dropped"] == coverage["linking"]["dropped"]
+
+
+def test_the_page_names_every_loss() -> None:
+    from sensekd.report.page import render_page
+
+    coverage = {
+        "linking": {"heads": 4, "dropped": {"too_long": 1234, "same_span": 0}, "no_head": {"several_pieces": 321}},
+        "positions": {"labels": 1000, "own": 900, "synonym": 200, "antonym": 50, "related": 432, "cut": 98},
+    }
+    text = render_page({"arms": [], "summary": {}, "coverage": coverage}, {})
+    for name, value in (
+        ("neighbour of too many pieces", "1,234"), ("neighbour found already", "0"),
+        ("no single token spells the word", "321"), ("token with linked neighbours", "432"),
+        ("of these inside a longer word", "98"),
+    ):  # fmt: skip
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in text
+    assert "20.0 %" in text
