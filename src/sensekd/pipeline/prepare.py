@@ -14,6 +14,8 @@ from sensekd.errors import InputError
 from sensekd.pipeline.workspace import Workspace, pick_device, source_key
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sensekd.linking import TokenRelations
     from sensekd.pipeline.stages import Progress
     from sensekd.targets import SenseTable
@@ -108,6 +110,28 @@ def prepare_relations(work: Workspace) -> TokenRelations | None:
     return TokenRelations.load(folder)
 
 
+def prepare_positions(work: Workspace, documents: TokenDocuments, relations: TokenRelations | None) -> None:
+    """Count what the relations reach of the training text into `positions.json`, before the teacher is run.
+
+    Raises:
+        InputError: less than `linking.position_floor`.
+    """
+    from sensekd.linking import count_positions, word_tokens
+
+    if relations is None:
+        return
+    path, floor = work.path("positions.json"), work.recipe.linking.position_floor
+
+    def build(_: Progress) -> None:
+        found = count_positions(
+            relations, word_tokens(work.tokenizer, work.vocabulary), documents.tokens, documents.indptr
+        )
+        found.refuse_below_floor(floor)
+        write_json(path, {**found.as_dict(), "floor": floor})
+
+    work.stages.run("positions", [documents.manifest.id, work.artefact("relations"), floor], [path], build)
+
+
 def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
     """Sample the teacher's states and cluster them into `sample` and `senses`."""
     from sensekd.senses.capture import capture
@@ -164,14 +188,24 @@ def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool, published: b
     return build_table(dictionary, relations, synonyms=synonyms, antonyms=antonyms, limit=limit).to(device)
 
 
-def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRelations | None) -> dict[str, int]:
+def supervised_share(
+    table: SenseTable, blocks: TokenBlocks, relations: TokenRelations | None, words: Tensor | None
+) -> dict[str, int]:
     """How many labels of the training text have own senses, a synonym's, an antonym's.
 
     Relations count where the label is a whole word; without relations no label is taken for one.
 
+    Args:
+        table: candidate rows.
+        blocks: the training text.
+        relations: the linked lexicon, None without one.
+        words: [V] bool, `linking.word_tokens`; needed with relations.
+
     Returns:
         Counts: `labels`, `whole` (whole words, neither punctuation nor special tokens), `own`, `own_words` (whole words
-        with own senses), `synonym`, `antonym`.
+        with own senses), `synonym`, `antonym`. What the relations lose: `related` (labels whose token has a linked
+        neighbour), of these `cut` (no whole words) and `without_senses` (no neighbour has senses, or, of antonyms,
+        none that is not a positive row too).
     """
     import torch
     from torch.utils.data import DataLoader
@@ -179,7 +213,8 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
     from sensekd.losses import IGNORE
     from sensekd.targets import whole_words
 
-    totals = dict.fromkeys(("labels", "whole", "own", "own_words", "synonym", "antonym"), 0)
+    names = ("labels", "whole", "own", "own_words", "synonym", "antonym", "related", "cut", "without_senses")
+    totals = dict.fromkeys(names, 0)
     own = table.own.counts
     with_synonym = table.positive.counts[len(own) :] > own
     device = table.rows.device
@@ -187,16 +222,23 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
         ids = batch["input_ids"].to(device)
         labels, whole = ids[:, 1:], torch.zeros_like(ids[:, 1:], dtype=torch.bool)
         kept = batch["labels"][:, 1:].to(device) != IGNORE
-        if relations is not None:
+        related = whole
+        if relations is not None and words is not None:
             ends_word = relations.ends_word.to(device)
             apart = batch["position_ids"].to(device) if "position_ids" in batch else None
-            whole = whole_words(ids, relations.starts_word.to(device), ends_word, apart) & ends_word[labels]
+            whole = whole_words(ids, relations.starts_word.to(device), ends_word, apart) & words.to(device)[labels]
+            linked = (relations.synonym_indptr.diff() > 0) | (relations.antonym_indptr.diff() > 0)
+            related = linked.to(device)[labels]
+        pushed = table.pushed(labels, whole)
         found = {
             "whole": whole,
             "own": (own > 0)[labels],
             "own_words": whole & (own > 0)[labels],
             "synonym": whole & with_synonym[labels],
-            "antonym": table.pushed(labels, whole),
+            "antonym": pushed,
+            "related": related,
+            "cut": related & ~whole,
+            "without_senses": related & whole & ~with_synonym[labels] & ~pushed,
         }
         totals["labels"] += int(kept.sum())
         for name, mask in found.items():
@@ -213,7 +255,7 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
     import orjson
 
     from sensekd.lexicon import Lexicon
-    from sensekd.linking import TokenRelations
+    from sensekd.linking import TokenRelations, word_tokens
     from sensekd.training.packing import make_blocks
 
     path = work.path("coverage.json")
@@ -224,12 +266,14 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
         table = sense_table(work, synonyms=True, antonyms=True)
         lexicon: Any = None
         linking: Any = None
-        relations = None
+        relations = words = None
         if work.recipe.lexicon.sources:
             relations = TokenRelations.load(work.path("relations"))
+            words = word_tokens(work.tokenizer, work.vocabulary)
             lexicon = dict(Lexicon.load(work.path("lexicon")).facts)
             linking = {**relations.coverage.as_dict(), "spans_without_senses": table.dropped_spans}
-        positions = supervised_share(table, make_blocks(documents, training), relations)
+            linking["positions"] = orjson.loads(work.path("positions.json").read_bytes())
+        positions = supervised_share(table, make_blocks(documents, training), relations, words)
         # Special tokens have senses too; a corpus in which only these are known is of no use.
         if positions["own" if relations is None else "own_words"] == 0:
             raise InputError(
@@ -280,7 +324,7 @@ def prepare(work: Workspace) -> dict[str, Any]:
         )
     documents = prepare_tokens(work, "train", work.recipe.corpus)
     prepare_tokens(work, "heldout", work.recipe.evaluation.corpus)
-    prepare_relations(work)
+    prepare_positions(work, documents, prepare_relations(work))
     other = work.recipe.senses.corpus
     prepare_senses(work, documents if other is None else prepare_tokens(work, "senses", other))
     coverage = prepare_coverage(work, documents)
