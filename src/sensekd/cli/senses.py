@@ -14,15 +14,40 @@ app = typer.Typer(help="The sense dictionary: build it from a teacher and a corp
 
 @app.command("build")
 @command
-def build(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> Summary:
-    """Sample the teacher's states over the recipe's corpus and cluster them into senses."""
+def build(
+    recipe: RecipePath,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard", metavar="I/N", help="Sample only part I of N of the documents; `senses merge` joins them."
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> Summary:
+    """Sample the teacher's states over the recipe's corpus and cluster them into senses.
+
+    Under torchrun every process samples a part of the documents, and the first one merges and clusters.
+    """
     from sensekd.config import load_recipe
+    from sensekd.pipeline.shards import build_shard_of, build_together, processes
     from sensekd.pipeline.single import build_senses_of
 
     loaded = load_recipe(recipe, overrides or ())
-    facts: dict[str, Any] = with_reporter(lambda reporter: build_senses_of(loaded, reporter))
-    text = "\n".join([f"senses: {facts['senses']}", *(f"  {name}: {value}" for name, value in facts["facts"].items())])
-    return Summary(text, facts)
+    if shard is not None:
+        return _told(with_reporter(lambda reporter: build_shard_of(loaded, shard, reporter)))
+    run = build_together if processes() > 1 else build_senses_of
+    facts: dict[str, Any] = with_reporter(lambda reporter: run(loaded, reporter))
+    if not facts:
+        raise typer.Exit
+    return _told(facts)
+
+
+def _told(facts: dict[str, Any]) -> Summary:
+    (what, where), *_ = facts.items()
+    return Summary(
+        "\n".join([f"{what}: {where}", *(f"  {name}: {value}" for name, value in facts["facts"].items())]), facts
+    )
 
 
 @app.command("show")

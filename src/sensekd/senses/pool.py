@@ -17,7 +17,7 @@ from sensekd.senses.sample import keep_smallest
 
 _BLOCK: Final = 4096
 _SLACK: Final = 4
-_PARTS: Final = 16
+_PARTS: Final = 32
 # Bytes of states that may stay mapped before their pages are given back.
 _MAPPED: Final = 1 << 24
 
@@ -63,8 +63,9 @@ class SamplePool:
 
     def __init__(self, journal: Journal, shape: PoolShape, hashes: NDArray[np.uint64], device: torch.device) -> None:
         self._journal, self._shape, self._hashes = journal, shape, hashes
-        parts = min(_PARTS, shape.vocabulary)
-        self._starts = np.arange(parts + 1) * shape.vocabulary // parts
+        # Tokens with low ids are the frequent ones in most vocabularies: their parts are narrower.
+        self._starts = np.unique(np.arange(_PARTS + 1) ** 2 * shape.vocabulary // _PARTS**2)
+        parts = len(self._starts) - 1
         self._done = journal.progress.parts or 0
         paths = [journal.folder / f"states-{part}" for part in range(parts)]
         if not journal.progress.columns:
