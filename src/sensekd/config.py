@@ -35,13 +35,17 @@ class TeacherConfig(_Section):
 
 
 class CorpusConfig(_Section):
-    """Documents: a text file (split at `separator`), JSONL or Parquet files, or a dataset of the hub."""
+    """Documents: a text file (split at `separator`), JSONL or Parquet files, or a dataset of the hub.
+
+    `subset` is the configuration of a hub dataset that has several, such as the dump of one language.
+    """
 
     path: str
     format: Literal["text", "jsonl", "parquet", "hub"] = "jsonl"
     field: str = "text"
     separator: Annotated[str, Field(min_length=1)] | None = None
     split: str = "train"
+    subset: str | None = None
     skip_documents: Annotated[int, Field(ge=0)] = 0
     max_documents: Positive | None = None
     max_tokens: Positive | None = None
@@ -292,6 +296,18 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), yaml.safe_load(raw)
     except yaml.YAMLError as error:
         raise InputError(f"--set {key}: {raw!r} is not YAML", "a YAML value such as 0.5, true or [1, 2]") from error
+
+
+def corpus_from(tree: dict[str, Any]) -> CorpusConfig:
+    """A corpus that is named on the command line and not in a recipe.
+
+    Raises:
+        InputError: with every error of the tree, one a line.
+    """
+    try:
+        return CorpusConfig.model_validate(tree)
+    except ValidationError as error:
+        raise InputError("the corpus: " + "; ".join(_described(error)), "a corpus as in a recipe") from error
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
