@@ -80,24 +80,26 @@ def build_together(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    # Meeting takes seconds, or fails; only what comes after may take days.
+    distributed.init_process_group("gloo", timeout=timedelta(minutes=5))
+    patient = distributed.new_group(backend="gloo", timeout=_PATIENCE)
     try:
         rank, size = distributed.get_rank(), distributed.get_world_size()
         work = open_workspace(recipe, reporter if rank == 0 else Silent())
         if recipe.senses.dictionary is None:
             documents = _documents(work)
             sampled = work.stages.fresh("sample", sampling_key(work, documents), [work.path("sample")])
-            distributed.barrier()
+            distributed.barrier(group=patient)
             if not sampled:
                 prepare_shard(work, documents, Shard(rank + 1, size))
-            distributed.barrier()
+            distributed.barrier(group=patient)
         if rank == 0:
             if recipe.senses.dictionary is None:
                 prepare_senses(work, documents)
                 for index in range(1, size + 1):
                     shutil.rmtree(work.path(f"sample-{Shard(index, size).name}"), ignore_errors=True)
             build_senses_of(recipe, reporter)
-        distributed.barrier()
+        distributed.barrier(group=patient)
         return senses_facts(work.senses) if rank == 0 else {}
     finally:
         distributed.destroy_process_group()
