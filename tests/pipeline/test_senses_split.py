@@ -69,7 +69,7 @@ def test_processes_of_torchrun(world: Path) -> None:
     settings = [part for value in overrides(world, "both", "torchrun") for part in ("--set", value)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, "-m", "sensekd.cli.main", "senses", "build", recipe, "--json", *settings]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["facts"]["rows"] > 30
     assert "sample: 2 shards are merged" in done.stderr
