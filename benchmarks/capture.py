@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COMMAND = "make bench ONLY=capture"
 V, WIDTH, LAYERS, WINDOW, BATCH = 4096, 256, 6, 128, 16
-DOCUMENTS, ROUNDS = 160, 5
+DOCUMENTS, ROUNDS = 400, 3
 
 
 def _teacher() -> Any:
@@ -125,8 +125,8 @@ def memory_in_this_process() -> dict[str, int]:
     from sensekd.artefacts import read_manifest
 
     torch.set_num_threads(1)
-    teacher, documents = _teacher(), _corpus(6 * DOCUMENTS)
-    _bare(teacher, documents, "predicted")
+    teacher, documents = _teacher(), _corpus(DOCUMENTS)
+    _bare(teacher, documents, "next")
     before = _status("VmHWM")
     disk, over = 0, threading.Event()
     with tempfile.TemporaryDirectory() as name:
