@@ -66,6 +66,7 @@ class CorpusConfig(_Section):
 
     `records` says what a row is. `fraction`, `limit` and `repeat` choose documents by a hash of their content with
     `seed`, whatever their order; `longest` leaves out what has more tokens. `mixture` makes one corpus of several.
+    `subset` is the configuration of a hub dataset that has several, such as the dump of one language.
     """
 
     path: str = ""
@@ -81,6 +82,7 @@ class CorpusConfig(_Section):
     respond: RespondConfig | None = None
     separator: Annotated[str, Field(min_length=1)] | None = None
     split: str = "train"
+    subset: str | None = None
     skip_documents: Annotated[int, Field(ge=0)] = 0
     max_documents: Positive | None = None
     max_tokens: Positive | None = None
@@ -441,6 +443,18 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), yaml.safe_load(raw)
     except yaml.YAMLError as error:
         raise InputError(f"--set {key}: {raw!r} is not YAML", "a YAML value such as 0.5, true or [1, 2]") from error
+
+
+def corpus_from(tree: dict[str, Any]) -> CorpusConfig:
+    """A corpus that is named on the command line and not in a recipe.
+
+    Raises:
+        InputError: with every error of the tree, one a line.
+    """
+    try:
+        return CorpusConfig.model_validate(tree)
+    except ValidationError as error:
+        raise InputError("the corpus: " + "; ".join(_described(error)), "a corpus as in a recipe") from error
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sensekd.linking import TokenRelations
     from sensekd.pipeline.stages import Progress
+    from sensekd.senses.shards import Shard
     from sensekd.targets import SenseTable
     from sensekd.training.data import TokenBlocks
     from sensekd.training.respond import Responses
@@ -132,12 +133,48 @@ def prepare_positions(work: Workspace, documents: TokenDocuments, relations: Tok
     work.stages.run("positions", [documents.manifest.id, work.artefact("relations"), floor], [path], build)
 
 
+def sampling_key(work: Workspace, documents: TokenDocuments) -> list[Any]:
+    """What a sample is made from."""
+    shape = work.recipe.senses.model_dump(mode="json")
+    return [documents.manifest.id, work.teacher_key, {name: shape[name] for name in shape if name in _SAMPLING}]
+
+
+def prepare_shard(work: Workspace, documents: TokenDocuments, shard: Shard) -> Path:
+    """Sample one shard of the documents into `sample-<i>-of-<n>`, the folder that is returned."""
+    from sensekd.senses.capture import CapturePlan, capture_into
+
+    name = f"sample-{shard.name}"
+    folder = work.path(name)
+
+    def build(progress: Progress) -> None:
+        teacher, plan = work.teacher, CapturePlan(work=work.path("work", name), shard=shard)
+        capture_into(folder, teacher.model, documents, work.recipe.senses, teacher.identity, progress, plan)
+
+    work.stages.run(name, [*sampling_key(work, documents), shard.name], [folder], build)
+    return folder
+
+
+def finished_shards(work: Workspace, key: list[Any]) -> list[Path]:
+    """The folders of all shards, where a whole set of them stands that was made from `key`; else none."""
+    from sensekd.senses.shards import Shard
+
+    for first in sorted(work.output.glob("sample-1-of-*")):
+        count = int(first.name.rpartition("-")[2])
+        names = [Shard(index, count).name for index in range(1, count + 1)]
+        folders = [work.path(f"sample-{name}") for name in names]
+        pairs = zip(names, folders, strict=True)
+        if all(work.stages.fresh(f"sample-{name}", [*key, name], [folder]) for name, folder in pairs):
+            return folders
+    return []
+
+
 def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
     """Sample the teacher's states and cluster them into `sample` and `senses`."""
-    from sensekd.senses.capture import capture
+    from sensekd.senses.capture import CapturePlan, capture_into
     from sensekd.senses.cluster import cluster
     from sensekd.senses.dictionary import SenseDictionary
     from sensekd.senses.sample import StateSample
+    from sensekd.senses.shards import merge_into
 
     config: SensesConfig = work.recipe.senses
     if config.dictionary is not None:
@@ -146,14 +183,17 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
         return
     sample_folder, folder = work.path("sample"), work.senses
     shape = config.model_dump(mode="json")
-    sampling = {name: value for name, value in shape.items() if name in _SAMPLING}
     del shape["corpus"], shape["dictionary"], shape["residence"]
+    key = sampling_key(work, documents)
 
     def build_sample(progress: Progress) -> None:
-        teacher = work.teacher
-        capture(teacher.model, documents, config, teacher.identity, progress).save(sample_folder)
+        if shards := finished_shards(work, key):
+            work.stages.reporter.note(f"sample: {len(shards)} shards are merged")
+            merge_into(sample_folder, shards, progress)
+            return
+        teacher, plan = work.teacher, CapturePlan(work=work.path("work", "sample"))
+        capture_into(sample_folder, teacher.model, documents, config, teacher.identity, progress, plan)
 
-    key = [documents.manifest.id, work.teacher_key, sampling]
     work.stages.run("sample", key, [sample_folder], build_sample)
 
     def build(progress: Progress) -> None:

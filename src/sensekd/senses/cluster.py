@@ -226,12 +226,10 @@ def _assemble(
     counts, width = sample.counts, sample.states.shape[1]
     groups = np.concatenate([[0], np.cumsum(np.bincount(senses.owner, minlength=len(counts)))])
     centroids = torch.empty(len(senses.owner), width)
-    deviation = np.zeros(len(counts))
     for part in _moments(sample, senses.row, groups):
         centroids[part.groups] = (part.sums / torch.from_numpy(senses.support[part.groups])[:, None]).to(torch.float32)
-        whole = torch.from_numpy(np.add.reduceat(part.sums.numpy(), groups[part.tokens] - groups[part.tokens.start]))
-        deviation[part.tokens] = _deviation(part.squares, whole, counts[part.tokens])
-    variance = _pooled(counts, deviation, width)
+    # Of the sample alone, to the last bit: a dictionary that was updated has clustered only a part of it.
+    variance = sigma2(sample)
     per_token = np.zeros(sample.identity.vocabulary, dtype=np.int64)
     per_token[sample.tokens] = np.diff(groups)
     context = sample.context[np.maximum(senses.nearest, 0)]
