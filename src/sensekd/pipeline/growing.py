@@ -84,7 +84,10 @@ def find_source(folder: Path) -> Source:
 def _clustering(source: Source) -> SensesConfig | None:
     """The settings that a source's dictionary was clustered with, or that its recipe names."""
     if source.dictionary is not None:
-        settings = json.loads((source.dictionary / MANIFEST).read_text(encoding="utf-8"))["config"]
+        from sensekd.senses.dictionary import SenseDictionary
+
+        dictionary = SenseDictionary.load(source.dictionary)
+        settings = {**dictionary.settings, "store": dictionary.stored.name}
     elif source.recipe is not None:
         settings = load_recipe(source.recipe).senses.model_dump(exclude={"corpus", "dictionary"})
     else:
@@ -135,7 +138,8 @@ def merge_senses(
     sample = output / "sample"
     merge_into(sample, [source.sample for source in sources], reporter.progress("merging"))
     place = str(pick_device(device))
-    cluster(StateSample.load(sample), config, place, reporter.progress("senses")).save(output / "senses")
+    found = cluster(StateSample.load(sample), config, place, reporter.progress("senses"))
+    found.stored_as(config.store).save(output / "senses")
     return {**senses_facts(output / "senses"), "sample": str(sample), "merged": len(sources)}
 
 
@@ -192,7 +196,7 @@ def update_senses(
         # An update was cut off between its sample and its dictionary.
         changed[:] = True
     place = str(pick_device(device))
-    new = recluster(old, sample, changed, config, place, reporter.progress("senses"))
+    new = recluster(old, sample, changed, config, place, reporter.progress("senses")).stored_as(config.store)
     new.save(senses)
     shutil.rmtree(work)
     listed = changes(old, new)

@@ -146,7 +146,7 @@ def _padded(dictionary: SenseDictionary, tokens: Tensor, size: int) -> tuple[Ten
     start, count = dictionary.indptr[tokens], dictionary.indptr[tokens + 1] - dictionary.indptr[tokens]
     place = torch.arange(size)
     rows = (start[:, None] + place).clamp_max(max(0, len(dictionary) - 1))
-    return dictionary.centroids[rows].float(), place < count[:, None]
+    return dictionary.take(rows.flatten()).view(*rows.shape, -1), place < count[:, None]
 
 
 def _distances(old: SenseDictionary, new: SenseDictionary, tokens: Tensor) -> Iterator[tuple[int, NDArray[np.float64]]]:
@@ -203,8 +203,8 @@ def changes(old: SenseDictionary, new: SenseDictionary) -> list[TokenChange]:
     differs = torch.zeros(old.vocabulary, dtype=torch.bool)
     differs[tokens[~equal]] = True
     for piece in torch.split(torch.arange(len(rows)), max(1, _ELEMENTS // max(1, new.centroids.shape[1]))):
-        ours = old.centroids[old.indptr[rows[piece]] + within[piece]]
-        theirs = new.centroids[new.indptr[rows[piece]] + within[piece]]
+        ours = old.take(old.indptr[rows[piece]] + within[piece])
+        theirs = new.take(new.indptr[rows[piece]] + within[piece])
         differs[rows[piece][(ours != theirs).any(1)]] = True
     found = (_change(token, far) for token, far in _distances(old, new, differs.nonzero()[:, 0]))
     return [change for change in found if change.new or change.moved or change.split or change.retired]
