@@ -85,13 +85,16 @@ class SensesConfig(_Section):
     """The sense dictionary: what is sampled (from the training corpus, or from `corpus`) and how it is clustered.
 
     `dictionary` names one that stands already; then nothing is sampled, and it must be of the recipe's teacher.
+    `k: adaptive` chooses the number of senses of each token, 1 to `k_max`, from its states. `memory` bounds the bytes
+    of temporaries of the clustering (by default what suits the device); it changes time, not results.
     """
 
     dictionary: str | None = None
     corpus: CorpusConfig | None = None
     assignment: Literal["predicted", "next", "agree"] = "predicted"
     samples_per_token: Positive = 200
-    k: Positive = 10
+    k: Positive | Literal["adaptive"] = 10
+    k_max: Positive = 16
     minimum_support: Positive = 2
     restarts: Positive = 1
     iterations: Positive = 50
@@ -100,6 +103,7 @@ class SensesConfig(_Section):
     units: Literal["sigma", "raw"] = "sigma"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     seed: int = 0
+    memory: Positive | None = None
 
 
 class StudentConfig(_Section):

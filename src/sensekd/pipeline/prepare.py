@@ -80,7 +80,7 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
     sample_folder, folder = work.path("sample"), work.senses
     shape = config.model_dump(mode="json")
     sampling = {name: value for name, value in shape.items() if name in _SAMPLING}
-    del shape["corpus"], shape["dictionary"]
+    del shape["corpus"], shape["dictionary"], shape["memory"]
 
     def build_sample(progress: Progress) -> None:
         teacher = work.teacher
