@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sensekd.errors import InputError
+from sensekd.senses.adaptive import adaptive_kmeans
 from sensekd.senses.dictionary import SenseDictionary
 from sensekd.senses.kmeans import Gram, Partition, Plain, Problems, kmeans
 from sensekd.senses.sample import StateSample
@@ -27,6 +28,7 @@ MEMORY: Final = {"cpu": 16 << 20, "cuda": 1 << 30}
 _RUN: Final = 1 << 17
 _PADDING: Final = 16
 _LANES: Final = 8
+_ODD: Final = 0x2545F4914F6CDD1D
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,10 @@ def distinct_states(sample: StateSample) -> NDArray[np.int64]:
     if not len(sample):
         return np.zeros(0, dtype=np.int64)
     group = np.repeat(np.arange(len(sample.tokens)), sample.counts)
-    leading = _row_hash(sample.states, min(_LANES, sample.states.shape[1])).numpy()
-    order = np.lexsort((leading, group))
-    same = (group[order][1:] == group[order][:-1]) & (leading[order][1:] == leading[order][:-1])
+    # Equal (group, lanes) give equal keys; a collision of others costs one comparison more.
+    key = _row_hash(sample.states, min(_LANES, sample.states.shape[1])).numpy() ^ (group * _ODD)
+    order = np.argsort(key)
+    same = key[order][1:] == key[order][:-1]
     suspect = np.zeros(len(sample), dtype=bool)
     suspect[order[1:][same]] = suspect[order[:-1][same]] = True
     at = np.flatnonzero(suspect)
@@ -167,60 +170,60 @@ def _bytes(size: int, clusters: int, width: int) -> int:
     return 8 * size * width + 5 * square + 4 * clusters * (4 * size + width)
 
 
-@dataclass(frozen=True)
 class _Found:
-    """What clustering found, filled batch by batch; token u has room for `clusters[u]` rows from `base[u]` on.
+    """What clustering finds, batch by batch.
 
     Attributes:
-        base: [U].
-        row: [N] the row of each sample; a token's rows stand by support descending, then by their first member.
+        label: [N] the sense of each sample, counted within its token: by support descending, then by the first member.
         distances: [N] float32, squared, to the centroid.
-        centroids: [rooms, D] float32.
+        senses: [U] k_v.
         deviation: [U].
     """
 
-    base: NDArray[np.int64]
-    row: NDArray[np.int64]
-    distances: NDArray[np.float32]
-    centroids: Tensor
-    deviation: NDArray[np.float64]
-
-    @classmethod
-    def empty(cls, sample: StateSample, clusters: NDArray[np.int64]) -> _Found:
-        """Room for k_v rows of every token."""
-        count, width = len(sample), sample.states.shape[1]
-        rooms = int(clusters.sum())
-        return cls(
-            np.cumsum(clusters) - clusters,
-            np.zeros(count, dtype=np.int64),
-            np.zeros(count, dtype=np.float32),
-            torch.empty(rooms, width),
-            np.zeros(len(clusters)),
-        )
+    def __init__(self, sample: StateSample) -> None:
+        self.label = np.zeros(len(sample), dtype=np.int64)
+        self.distances = np.zeros(len(sample), dtype=np.float32)
+        self.senses = np.zeros(len(sample.tokens), dtype=np.int64)
+        self.deviation = np.zeros(len(sample.tokens))
+        self._blocks: list[tuple[NDArray[np.int64], Tensor]] = []
 
     def put(self, batch: _Batch, partition: Partition, clusters: int) -> None:
-        """Number the clusters of every token of a batch, and note its centroids: the mean, and the mean offset."""
+        """Number the clusters of every token of a batch, and keep its centroids: the mean, and the mean offset."""
         members = partition.labels[:, None] == torch.arange(clusters, device=batch.valid.device)[:, None]
         support = members.sum(2)
         size = members.shape[2]
         first = torch.where(members, torch.arange(size, device=members.device), size).amin(2)
+        # A cluster without members, where there are fewer places than clusters, comes last and is left out.
         order = (support * (size + 1) - first).argsort(dim=1, descending=True, stable=True)
-        rank = order.argsort(1)
         shares = members.to(torch.float32).div_(support.clamp_min(1)[..., None])
         shares = shares.gather(1, order[..., None].expand_as(shares))
         centroids = (shares @ batch.points).add_(batch.mean[:, None])
-        label = rank.gather(1, partition.labels.clamp_min(0)).cpu()
-        base = torch.from_numpy(self.base[batch.index])[:, None]
+        used = support.gather(1, order) > 0
         rows = batch.rows[batch.real].numpy()
-        self.row[rows] = (label + base)[batch.real].numpy()
+        label = order.argsort(1).gather(1, partition.labels.clamp_min(0)).cpu()
+        self.label[rows] = label[batch.real].numpy()
         self.distances[rows] = partition.distances.cpu()[batch.real].numpy()
-        self.centroids[(base + torch.arange(clusters)).flatten()] = centroids.flatten(0, 1).cpu()
+        self.senses[batch.index] = used.sum(1).cpu().numpy()
         self.deviation[batch.index] = batch.deviation()
+        self._blocks.append((batch.index, centroids[used].cpu()))
+
+    def centroids(self) -> Tensor:
+        """[R, D] all centroids, token by token; can be had once, so that they are never held twice."""
+        base = np.cumsum(self.senses) - self.senses
+        out = torch.empty(int(self.senses.sum()), self._blocks[0][1].shape[1])
+        while self._blocks:
+            index, block = self._blocks.pop()
+            counts = self.senses[index]
+            within = np.arange(len(block)) - np.repeat(np.cumsum(counts) - counts, counts)
+            out[torch.from_numpy(np.repeat(base[index], counts) + within)] = block
+        return out
 
 
-def _nearest(found: _Found, support: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[rows, 3] the samples nearest to each centroid, -1 where there are fewer."""
-    by_distance = np.lexsort((found.distances, found.row))
+def _nearest(row: NDArray[np.int64], distances: NDArray[np.float32], support: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[R, 3] the samples nearest to each centroid, -1 where there are fewer."""
+    # Bits of floats that are not negative stand in the order of their values.
+    key = (row << 32) | np.abs(distances).view(np.int32)
+    by_distance = np.argsort(key, kind="stable")
     at = (np.cumsum(support) - support)[:, None] + np.arange(NEAREST)
     nearest = by_distance[np.minimum(at, len(by_distance) - 1)]
     return np.where(np.arange(NEAREST) < support[:, None], nearest, -1)
@@ -228,25 +231,24 @@ def _nearest(found: _Found, support: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _assemble(sample: StateSample, found: _Found, config: SensesConfig) -> SenseDictionary:
     width = sample.states.shape[1]
-    support = np.bincount(found.row, minlength=len(found.centroids))
-    distances = np.bincount(found.row, weights=found.distances, minlength=len(support))
-    nearest, used = _nearest(found, support), support > 0
-    owner = np.repeat(np.arange(len(sample.tokens)), np.diff(np.append(found.base, len(support))))[used]
-    # A room stays empty where more clusters were asked for than there are places to stand.
-    centroids = found.centroids if bool(used.all()) else found.centroids[torch.from_numpy(used)]
-    nearest, support, distances = nearest[used], support[used], distances[used]
-    per_token = np.zeros(sample.identity.vocabulary, dtype=np.int64)
-    per_token[sample.tokens] = np.bincount(owner, minlength=len(sample.tokens))
     variance = _pooled(sample.counts, found.deviation, width)
+    row = found.label + np.repeat(np.cumsum(found.senses) - found.senses, sample.counts)
+    support = np.bincount(row, minlength=int(found.senses.sum()))
+    spread = np.bincount(row, weights=found.distances) / (support * width)
+    per_token = np.zeros(sample.identity.vocabulary, dtype=np.int64)
+    per_token[sample.tokens] = found.senses
+    nearest = _nearest(row, found.distances, support)
     context = sample.context[np.maximum(nearest, 0)]
-    names = ("k", "minimum_support", "restarts", "iterations", "units")
+    names = ["k", "minimum_support", "restarts", "iterations", "units"]
+    names += ["k_max"] if config.k == "adaptive" else []
     settings: dict[str, Any] = {**sample.settings, **{name: getattr(config, name) for name in names}}
     settings["cluster_seed"] = config.seed
+    centroids = found.centroids()
     return SenseDictionary(
         indptr=torch.from_numpy(np.concatenate([[0], np.cumsum(per_token)])),
         centroids=centroids,
         support=torch.from_numpy(support.astype(np.int32)),
-        spread=torch.from_numpy((distances / (support * width)).astype(np.float32)),
+        spread=torch.from_numpy(spread.astype(np.float32)),
         context=torch.from_numpy(np.where(nearest[..., None] >= 0, context, np.int32(-1))),
         sigma2=variance.value if config.units == "sigma" else 1.0,
         identity=sample.identity,
@@ -266,7 +268,8 @@ def _partition(batch: _Batch, tokens: NDArray[np.int64], clusters: int, config: 
     size, width = batch.points.shape[1:]
     geometry = Gram(batch.points) if size <= 2 * width else Plain(batch.points)
     owners = torch.from_numpy(tokens[batch.index]).to(batch.valid.device)
-    return kmeans(Problems(geometry, batch.valid, clusters, owners), config.seed, config.restarts, config.iterations)
+    run = adaptive_kmeans if config.k == "adaptive" else kmeans
+    return run(Problems(geometry, batch.valid, clusters, owners), config.seed, config.restarts, config.iterations)
 
 
 def cluster(
@@ -277,7 +280,8 @@ def cluster(
 ) -> SenseDictionary:
     """K-means over each token's states; the centroids are its senses (DSKD, arXiv 2602.22351, sense inventory).
 
-    k_v = min(K, distinct states / minimum support), at least 1. The rows of a token are sorted by support, largest
+    k_v = min(K, distinct states / minimum support), at least 1; with `k: adaptive` that is the most, K being `k_max`,
+    and the states of each token decide (`sensekd.senses.adaptive`). The rows of a token are sorted by support, largest
     first, then by their first member. All is done in float32 about each token's mean; a centroid is that mean and the
     mean offset of its members. Batches hold tokens of about the same number of samples; `config.memory` bounds the
     bytes of their temporaries (one token may need more) and changes time, not results.
@@ -293,8 +297,9 @@ def cluster(
     """
     if not len(sample):
         raise InputError("the sample holds no state", "at least one", "build it from a larger corpus")
-    clusters = np.minimum(config.k, np.maximum(1, distinct_states(sample) // config.minimum_support))
-    found = _Found.empty(sample, clusters)
+    most = config.k_max if config.k == "adaptive" else config.k
+    clusters = np.minimum(most, np.maximum(1, distinct_states(sample) // config.minimum_support))
+    found = _Found(sample)
     memory = config.memory or MEMORY["cuda" if device.startswith("cuda") else "cpu"]
     done = 0
     with torch.no_grad():

@@ -35,6 +35,13 @@ class Geometry(Protocol):
     def take(self, chosen: Tensor) -> Geometry:
         """The problems `chosen` alone."""
 
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """What `gaussian` takes."""
+
+    def gaussian(self, noise: Tensor, valid: Tensor) -> Geometry:
+        """As many points of a Gaussian with each problem's covariance, made from standard normal `noise`."""
+
 
 class Gram:
     """Geometry on the squared distances [b, n, n], made from X Xᵀ.
@@ -44,7 +51,9 @@ class Gram:
     """
 
     def __init__(self, points: Tensor) -> None:
-        products = points @ points.mT
+        self._from_products(points @ points.mT)
+
+    def _from_products(self, products: Tensor) -> None:
         norms = products.diagonal(dim1=1, dim2=2).clone()
         # In place: a second matrix of this size would cost more than the arithmetic.
         squared = torch.sub(norms[:, None], products, alpha=2, out=products)
@@ -66,6 +75,24 @@ class Gram:
         part = Gram.__new__(Gram)
         part.squared = self.squared[chosen]
         return part
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """[n, n]."""
+        return self.squared.shape[1], self.squared.shape[2]
+
+    def gaussian(self, noise: Tensor, valid: Tensor) -> Gram:
+        """Points R X / sqrt(n), R the `noise`: their inner products are R X Xᵀ Rᵀ / n."""
+        weights = valid / valid.sum(1, keepdim=True)
+        mean = self.squared @ weights[..., None]
+        # Classical scaling: centred inner products from distances.
+        products = self.squared - mean - mean.mT + (weights[:, None] @ mean)
+        real = valid.to(products.dtype)
+        products.mul_(-0.5).mul_(real[:, None]).mul_(real[..., None])
+        products = noise @ products @ noise.T
+        other = Gram.__new__(Gram)
+        other._from_products(products.mul_(weights.amax(1)[:, None, None]))
+        return other
 
 
 class Plain:
@@ -97,6 +124,18 @@ class Plain:
         part = Plain.__new__(Plain)
         part.points, part.norms = self.points[chosen], self.norms[chosen]
         return part
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """[n, D]."""
+        return self.points.shape[1], self.points.shape[2]
+
+    def gaussian(self, noise: Tensor, valid: Tensor) -> Plain:
+        """Points Z C^½, Z the `noise` and C the covariance."""
+        shares = (valid / valid.sum(1, keepdim=True))[..., None]
+        centred = self.points - (shares * self.points).sum(1, keepdim=True)
+        values, vectors = torch.linalg.eigh((shares * centred).mT @ centred)
+        return Plain(noise @ (vectors * values.clamp_min(0).sqrt()[:, None] @ vectors.mT))
 
 
 @dataclass(frozen=True)
