@@ -27,6 +27,7 @@ from sensekd.senses.kmeans import Geometry, Partition, Problems, lloyd, seed_cen
 SHARE: Final = 0.8
 FLOOR: Final = 0.04
 REFERENCES: Final = 2
+STEPS: Final = 4
 
 
 @lru_cache(maxsize=4)
@@ -36,43 +37,71 @@ def _normal(seed: int, reference: int, rows: int, columns: int) -> Tensor:
     return torch.randn(rows, columns, generator=generator)
 
 
-def _path(problems: Problems, seed: int, restarts: int, iterations: int) -> tuple[Tensor, list[Partition]]:
-    """Explained variance for 1 … k clusters, [b, k], and the partitions."""
-    centres = seed_centres(problems, seed, restarts)
-    counts = range(1, problems.clusters + 1)
-    found = [lloyd(problems, centres[:, :, :count].contiguous(), iterations) for count in counts]
-    inertia = torch.stack([partition.inertia for partition in found], 1)
-    return 1 - inertia / inertia[:, :1].clamp_min(torch.finfo(inertia.dtype).tiny), found
+def _explained(geometry: Geometry, valid: Tensor, centres: Tensor) -> Tensor:
+    """Share of the variance that 1 … k clusters explain after a few steps of Lloyd, [b, k]; all k side by side.
+
+    Args:
+        geometry: b problems.
+        valid: [b, n].
+        centres: [b, k] indices of points; the first j of them start the run of j clusters.
+    """
+    most = centres.shape[1]
+    runs = [slice(number * (number + 1) // 2, (number + 1) * (number + 2) // 2) for number in range(most)]
+    first = torch.tensor([run.start for run in runs], device=valid.device)[:, None]
+    seeds = torch.cat([centres[:, : number + 1] for number in range(most)], 1)
+    distances = geometry.between(seeds)
+    padding = ~valid[:, None]
+    for _ in range(STEPS):
+        label = torch.stack([distances[:, run].min(1).indices for run in runs], 1)
+        members = torch.zeros_like(distances).scatter_(1, label + first, 1).masked_fill_(padding, 0)
+        held = members.sum(2, keepdim=True)
+        distances = geometry.to_centroids(members.div_(held.clamp_min(1)))
+        distances.masked_fill_(held == 0, torch.inf)
+    nearest = torch.stack([distances[:, run].amin(1) for run in runs], 1)
+    inertia = nearest.clamp_min_(0).masked_fill_(padding, 0).sum(2)
+    return 1 - inertia / inertia[:, :1].clamp_min(torch.finfo(inertia.dtype).tiny)
 
 
-def gap(problems: Problems, seed: int, restarts: int, iterations: int) -> tuple[Tensor, list[Partition]]:
-    """Explained variance beyond that of Gaussians of the same covariance.
+def gaps(problems: Problems, centres: Tensor, seed: int) -> Tensor:
+    """Variance explained beyond that of Gaussians of the same covariance.
+
+    Args:
+        problems: b problems.
+        centres: [b, k] their nested k-means++ centres.
+        seed: of the references.
 
     Returns:
-        [b, k] the gap for 1 … `problems.clusters` clusters, and the partitions of the points themselves.
+        [b, k] for 1 … k clusters.
     """
-    explained, found = _path(problems, seed, restarts, iterations)
+    explained = _explained(problems.geometry, problems.valid, centres)
     for number in range(REFERENCES):
-        geometry: Geometry = problems.geometry
-        noise = _normal(seed, number, *geometry.noise_shape)
-        reference = replace(problems, geometry=geometry.gaussian(noise.to(problems.valid.device), problems.valid))
-        explained = explained - _path(reference, seed, restarts, iterations)[0] / REFERENCES
-    return explained, found
+        noise = _normal(seed, number, *problems.geometry.noise_shape).to(centres.device)
+        reference = replace(problems, geometry=problems.geometry.gaussian(noise, problems.valid))
+        starts = seed_centres(reference, seed, 1)[:, 0]
+        explained = explained - _explained(reference.geometry, problems.valid, starts) / REFERENCES
+    return explained
 
 
-def choose(gaps: Tensor) -> Tensor:
+def choose(gap: Tensor) -> Tensor:
     """[b] the number of clusters by the gaps [b, k] for 1 … k."""
-    best = gaps.amax(1, keepdim=True)
-    first = (gaps >= SHARE * best).to(torch.int8).argmax(1) + 1
+    best = gap.amax(1, keepdim=True)
+    first = (gap >= SHARE * best).to(torch.int8).argmax(1) + 1
     return torch.where(best[:, 0] > FLOOR, first, 1)
 
 
 def adaptive_kmeans(problems: Problems, seed: int, restarts: int, iterations: int) -> Partition:
-    """Partitions of 1 to `problems.clusters` clusters each, as many as the points of a token speak for."""
-    if problems.clusters == 1:
-        return _path(problems, seed, 1, iterations)[1][0]
-    gaps, found = gap(problems, seed, restarts, iterations)
-    chosen = choose(gaps) - 1
-    at = torch.arange(len(chosen), device=chosen.device)
-    parts = [torch.stack([getattr(part, name) for part in found])[chosen, at] for name in ("labels", "distances")]
-    return Partition(parts[0], parts[1], torch.stack([part.inertia for part in found])[chosen, at])
+    """Partitions of 1 to `problems.clusters` clusters each, as many as the points of a token speak for.
+
+    The number is chosen from the first restart; then Lloyd runs to its end from the first k_v centres of every restart.
+    """
+    centres = seed_centres(problems, seed, restarts)
+    chosen = choose(gaps(problems, centres[:, 0], seed)) if problems.clusters > 1 else torch.ones_like(problems.tokens)
+    valid = problems.valid
+    labels = torch.full(valid.shape, -1, device=valid.device)
+    distances, inertia = torch.zeros(valid.shape, device=valid.device), torch.zeros(len(valid), device=valid.device)
+    for count in chosen.unique().tolist():
+        at = (chosen == count).nonzero()[:, 0]
+        part = Problems(problems.geometry.take(at), valid[at], count, problems.tokens[at])
+        found = lloyd(part, centres[at, :, :count], iterations)
+        labels[at], distances[at], inertia[at] = found.labels, found.distances, found.inertia
+    return Partition(labels, distances, inertia)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -110,7 +111,7 @@ def sigma2(sample: StateSample) -> Variance:
     counts, width = sample.counts, sample.states.shape[1]
     deviation = np.zeros(len(counts))
     with torch.no_grad():
-        for index, size in _batches(counts, np.ones_like(counts), width, MEMORY["cpu"]):
+        for index, size in _batches(counts, np.ones_like(counts), MEMORY["cpu"], lambda size, _: 8 * size * width):
             deviation[index] = _batch(sample, index, size, "cpu").deviation()
     return _pooled(counts, deviation, width)
 
@@ -148,26 +149,34 @@ def distinct_states(sample: StateSample) -> NDArray[np.int64]:
 
 
 def _batches(
-    counts: NDArray[np.int64], clusters: NDArray[np.int64], width: int, memory: int, runs: int = 1
+    counts: NDArray[np.int64], clusters: NDArray[np.int64], memory: int, need: Callable[[int, int], int]
 ) -> Iterator[tuple[NDArray[np.int64], int]]:
     """Tokens with equal k_v and about the same number of samples, and the number of samples they are padded to.
 
     Both follow from the token itself, so its inner products have the same shape, and the same bits, in any batch. As
-    many tokens go into a batch as `memory` bytes of temporaries hold, and one at least.
+    many tokens go into a batch as `memory` bytes hold of what one of them needs, and one at least.
+
+    Args:
+        counts, clusters: [U].
+        memory: bytes.
+        need: bytes of temporaries of a token, from its padded number of samples and its k_v.
     """
     padded = -(-counts // _PADDING) * _PADDING
     kinds, kind = np.unique(np.stack([padded, clusters]), axis=1, return_inverse=True)
     order = np.argsort(kind, kind="stable")
-    for (size, k), alike in zip(kinds.T, np.split(order, np.cumsum(np.bincount(kind))[:-1]), strict=True):
-        step = max(1, memory // _bytes(int(size), int(k) * runs, width))
+    for (size, k), alike in zip(kinds.T.tolist(), np.split(order, np.cumsum(np.bincount(kind))[:-1]), strict=True):
+        step = max(1, memory // need(size, k))
         for start in range(0, len(alike), step):
-            yield alike[start : start + step], int(size)
+            yield alike[start : start + step], size
 
 
-def _bytes(size: int, clusters: int, width: int) -> int:
-    """Temporaries of one token: its points twice (as stored, and centred), distances, one-hot clusters and the like."""
+def _need(config: SensesConfig, width: int, size: int, clusters: int) -> int:
+    """Bytes of temporaries of one token: points as stored and centred, distances, one-hot clusters and the like."""
     square = size * size if size <= 2 * width else 0
-    return 8 * size * width + 5 * square + 4 * clusters * (4 * size + width)
+    rows, squares = clusters * config.restarts, 5
+    if config.k == "adaptive":
+        rows, squares = max(rows, clusters * (clusters + 1) // 2), 20
+    return 8 * size * width + squares * square + 16 * rows * size + 4 * clusters * width
 
 
 class _Found:
@@ -303,7 +312,7 @@ def cluster(
     memory = config.memory or MEMORY["cuda" if device.startswith("cuda") else "cpu"]
     done = 0
     with torch.no_grad():
-        for index, size in _batches(sample.counts, clusters, sample.states.shape[1], memory, config.restarts):
+        for index, size in _batches(sample.counts, clusters, memory, partial(_need, config, sample.states.shape[1])):
             batch = _batch(sample, index, size, device)
             k = int(clusters[index[0]])
             found.put(batch, _partition(batch, sample.tokens, k, config), k)

@@ -237,10 +237,13 @@ class _Runs:
         self._refilled = empty.any(1)
         if bool(self._refilled.any()):
             self.labels = _refill(self.labels, empty, self._own().masked_fill(self._padding, -1))
-            shares, _ = self._shares()
+            shares, empty = self._shares()
         size = shares.shape[-1]
         runs = shares.view(-1, self.restarts * self.clusters, size)
         self._distances = self._by_run(self._geometry.to_centroids(runs))
+        if bool(self._refilled.any()):
+            # Taking the farthest point can empty the cluster that it was alone in.
+            self._distances.masked_fill_(empty[..., None], torch.inf)
 
     def move(self) -> Tensor:
         """Label by the distances measured; [b] whether any label of a problem changed, by a refill included."""
