@@ -6,7 +6,7 @@ and Hastie 2001) with a single Gaussian as its reference and explained variance,
 that the coarse division of a token counts most:
 
     gap(k) = (1 - W_k / W_1) - mean over references of (1 - W*_k / W*_1)      W_k: inertia with k clusters
-    k_v    = the smallest k with gap(k) >= SHARE · max gap, if max gap > FLOOR, and 1 otherwise
+    k_v    = the smallest k with gap(k) >= SHARE · max gap, if max gap > FLOOR / sqrt(n), and 1 otherwise
 
 A reference R X / sqrt(n), R of independent normal numbers, has the covariance of X, and its distances follow from those
 of X: no wide state is read again. The centres of k-means++ are nested, so one seeding serves every k.
@@ -24,10 +24,10 @@ from torch import Tensor
 from sensekd.senses.kmeans import Geometry, Partition, Problems, lloyd, seed_centres
 
 # Chosen on the miniature world's gold senses and on blobs and Gaussians (docs/senses-clustering.md).
-SHARE: Final = 0.8
-FLOOR: Final = 0.04
+SHARE: Final = 0.85
+FLOOR: Final = 0.6
 REFERENCES: Final = 2
-STEPS: Final = 4
+STEPS: Final = 3
 
 
 @lru_cache(maxsize=4)
@@ -82,11 +82,11 @@ def gaps(problems: Problems, centres: Tensor, seed: int) -> Tensor:
     return explained
 
 
-def choose(gap: Tensor) -> Tensor:
-    """[b] the number of clusters by the gaps [b, k] for 1 … k."""
+def choose(gap: Tensor, points: Tensor) -> Tensor:
+    """[b] the number of clusters by the gaps [b, k] for 1 … k; `points` [b] says how many points stand behind them."""
     best = gap.amax(1, keepdim=True)
     first = (gap >= SHARE * best).to(torch.int8).argmax(1) + 1
-    return torch.where(best[:, 0] > FLOOR, first, 1)
+    return torch.where(best[:, 0] > FLOOR / points.sqrt(), first, 1)
 
 
 def adaptive_kmeans(problems: Problems, seed: int, restarts: int, iterations: int) -> Partition:
@@ -95,8 +95,9 @@ def adaptive_kmeans(problems: Problems, seed: int, restarts: int, iterations: in
     The number is chosen from the first restart; then Lloyd runs to its end from the first k_v centres of every restart.
     """
     centres = seed_centres(problems, seed, restarts)
-    chosen = choose(gaps(problems, centres[:, 0], seed)) if problems.clusters > 1 else torch.ones_like(problems.tokens)
-    valid = problems.valid
+    valid, chosen = problems.valid, torch.ones_like(problems.tokens)
+    if problems.clusters > 1:
+        chosen = choose(gaps(problems, centres[:, 0], seed), valid.sum(1))
     labels = torch.full(valid.shape, -1, device=valid.device)
     distances, inertia = torch.zeros(valid.shape, device=valid.device), torch.zeros(len(valid), device=valid.device)
     for count in chosen.unique().tolist():
