@@ -44,8 +44,7 @@ def problems(points: Tensor, form: type[Gram] | type[Plain], clusters: int = 8) 
 )
 def test_a_single_gaussian_is_one_sense(width: int, decay: float) -> None:
     found = chosen({token: gaussian(token, 100, width, decay) for token in range(20)})
-    assert np.mean(np.asarray(found) == 1) >= 0.75
-    assert max(found) <= 4
+    assert np.mean(np.asarray(found) == 1) >= 0.85
 
 
 def test_duplicates_are_one_sense() -> None:
