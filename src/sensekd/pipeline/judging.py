@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sensekd.config import load_recipe
+from sensekd.config import Recipe, load_recipe
 from sensekd.errors import InputError
 from sensekd.pipeline.prepare import gold_quality
 from sensekd.pipeline.single import build_senses_of, open_run
@@ -14,18 +14,14 @@ from sensekd.pipeline.stages import Reporter, Stages
 from sensekd.pipeline.workspace import RECIPE, Workspace
 
 
-def _workspace(target: Path, overrides: Sequence[str], reporter: Reporter) -> Workspace:
-    if target.is_dir():
-        if not (target / RECIPE).is_file():
-            raise InputError(
-                f"no run at {target}", f"a recipe, or a folder with {RECIPE}", "sensekd senses build RECIPE"
-            )
-        if overrides:
-            raise InputError(f"--set with the run {target}", "a recipe", f"give {target / RECIPE} to change keys")
-        return Workspace(open_run(target).recipe, Stages(target, reporter))
-    recipe = load_recipe(target, overrides)
-    build_senses_of(recipe, reporter)
-    return Workspace(recipe, Stages(Path(recipe.output), reporter))
+def _recipe(target: Path, overrides: Sequence[str]) -> Recipe:
+    if not target.is_dir():
+        return load_recipe(target, overrides)
+    if not (target / RECIPE).is_file():
+        raise InputError(f"no run at {target}", f"a recipe, or a folder with {RECIPE}", "sensekd senses build RECIPE")
+    if overrides:
+        raise InputError(f"--set with the run {target}", "a recipe", f"give {target / RECIPE} to change keys")
+    return open_run(target).recipe
 
 
 def evaluate_senses(target: Path, coarse: Path | None, overrides: Sequence[str], reporter: Reporter) -> dict[str, Any]:
@@ -49,12 +45,15 @@ def evaluate_senses(target: Path, coarse: Path | None, overrides: Sequence[str],
     from sensekd.senses.placing import window_of
 
     words = read_coarse(coarse) if coarse is not None else None
-    work = _workspace(target, overrides, reporter)
-    if words is None and work.recipe.evaluation.gold_senses is None:
+    recipe = _recipe(target, overrides)
+    if words is None and recipe.evaluation.gold_senses is None:
         raise InputError(
             f"{target} names no gold senses, and --coarse is not given", "one of them",
             "set evaluation.gold_senses, or give --coarse DIR",
         )  # fmt: skip
+    if not target.is_dir():
+        build_senses_of(recipe, reporter)
+    work = Workspace(recipe, Stages(target if target.is_dir() else Path(recipe.output), reporter))
     found: dict[str, Any] = {"senses": str(work.senses), "gold": gold_quality(work), "coarse": None}
     if words is not None:
         teacher = work.teacher
