@@ -110,3 +110,14 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     gold.unlink()
     with pytest.raises(InputError, match="lacks"):
         read_coarse(tmp_path)
+
+
+@pytest.mark.data
+def test_the_real_files_are_read(data_dir: Path) -> None:
+    words = read_coarse(data_dir / "senses" / "coarsewsd20" / "CoarseWSD-20")
+    assert len(words) == 20
+    assert sum(len(word.train) for word in words) == 23_370
+    assert sum(len(word.test) for word in words) == 10_196
+    entries = [(word.word, entry) for word in words for entry in (*word.train, *word.test)]
+    cut = [entry["text"][item["start"] : item["end"]] for _, entry in entries for item in entry["occurrences"]]
+    assert sum(word == piece for (word, _), piece in zip(entries, cut, strict=True)) == len(entries) - 3

@@ -100,7 +100,7 @@ def adaptive_kmeans(problems: Problems, seed: int, restarts: int, iterations: in
         chosen = choose(gaps(problems, centres[:, 0], seed), valid.sum(1))
     labels = torch.full(valid.shape, -1, device=valid.device)
     distances, inertia = torch.zeros(valid.shape, device=valid.device), torch.zeros(len(valid), device=valid.device)
-    for count in chosen.unique().tolist():
+    for count in sorted(set(chosen.tolist())):
         at = (chosen == count).nonzero()[:, 0]
         part = Problems(problems.geometry.take(at), valid[at], count, problems.tokens[at])
         found = lloyd(part, centres[at, :, :count], iterations)

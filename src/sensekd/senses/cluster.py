@@ -67,7 +67,7 @@ class _Batch:
         found = norms.sum(1)
         # States that differ by rounding alone do not differ.
         level = self.valid.sum(1) * torch.linalg.vector_norm(self.mean, dim=-1).to(torch.float64).square_() + found
-        return found.mul_(found > 1e-12 * level).cpu().numpy()
+        return np.asarray(found.mul_(found > 1e-12 * level).cpu())
 
 
 def _batch(sample: StateSample, index: NDArray[np.int64], size: int, device: str) -> _Batch:

@@ -94,7 +94,7 @@ def _split(folder: Path, name: str) -> list[dict[str, Any]]:
     data, gold = folder / f"{name}.data.txt", folder / f"{name}.gold.txt"
     if not data.is_file() or not gold.is_file():
         raise InputError(f"{folder} lacks {name}.data.txt or {name}.gold.txt", _LAYOUT, "check --coarse")
-    lines, labels = data.read_text(encoding="utf-8").splitlines(), gold.read_text(encoding="utf-8").split()
+    lines, labels = data.read_text(encoding="utf-8").split("\n"), gold.read_text(encoding="utf-8").split()
     lines = [line for line in lines if line.strip()]
     if len(lines) != len(labels) or not lines:
         raise InputError(f"{data}: {len(lines)} sentences, {len(labels)} labels", "a label for each", "check the files")

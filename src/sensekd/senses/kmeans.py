@@ -110,14 +110,13 @@ class Plain:
         """[b, c, n]."""
         at = torch.arange(len(index), device=index.device)[:, None]
         squared = self.norms.gather(1, index)[..., None] + self.norms[:, None]
-        squared.baddbmm_(self.points[at, index], self.points.mT, alpha=-2)
-        return squared.clamp_min_(0)
+        return torch.baddbmm(squared, self.points[at, index], self.points.mT, alpha=-2).clamp_min_(0)
 
     def to_centroids(self, shares: Tensor) -> Tensor:
         """[b, c, n]."""
         centroids = shares @ self.points
         squared = (centroids * centroids).sum(-1, keepdim=True) + self.norms[:, None]
-        return squared.baddbmm_(centroids, self.points.mT, alpha=-2)
+        return torch.baddbmm(squared, centroids, self.points.mT, alpha=-2)
 
     def take(self, chosen: Tensor) -> Plain:
         """The problems `chosen` alone."""
