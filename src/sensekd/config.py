@@ -167,13 +167,16 @@ class SensesConfig(_Section):
 
     `dictionary` names one that stands already; then nothing is sampled, and it must be of the recipe's teacher.
     `store` is the form of the centroids on disk; `residence` says where the rows stay while a student is trained.
+    `k: adaptive` chooses the number of senses of each token, 1 to `k_max`, from its states. `memory` bounds the bytes
+    of temporaries of the clustering (by default what suits the device); it changes time, not results.
     """
 
     dictionary: str | None = None
     corpus: CorpusConfig | None = None
     assignment: Literal["predicted", "next", "agree"] = "predicted"
     samples_per_token: Positive = 200
-    k: Positive = 10
+    k: Positive | Literal["adaptive"] = 10
+    k_max: Positive = 16
     minimum_support: Positive = 2
     restarts: Positive = 1
     iterations: Positive = 50
@@ -184,6 +187,7 @@ class SensesConfig(_Section):
     store: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     residence: Literal["auto", "device", "host"] = "auto"
     seed: int = 0
+    memory: Positive | None = None
 
 
 class LoraConfig(_Section):

@@ -128,3 +128,20 @@ def show(
     marked = bold if terminal() else None
     text, data = read_senses(Path(named[0]) if named else folder, word, verify=verify, emphasise=marked)
     return Summary(text, {"word": word, "senses": data})
+
+
+@app.command("evaluate")
+@command
+def evaluate(
+    target: Annotated[Path, typer.Argument(metavar="RECIPE_OR_RUN", help="A recipe, or the folder of a run.")],
+    coarse: Annotated[
+        Path | None, typer.Option("--coarse", metavar="DIR", help="The folder CoarseWSD-20: one folder a word.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> Summary:
+    """Judge the senses: AMI and purity on the recipe's gold senses, accuracy by nearest centroid on CoarseWSD-20."""
+    from sensekd.pipeline.judging import describe_quality, evaluate_senses
+
+    found = with_reporter(lambda reporter: evaluate_senses(target, coarse, overrides or (), reporter))
+    return Summary(describe_quality(found), found)

@@ -183,7 +183,7 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
         return
     sample_folder, folder = work.path("sample"), work.senses
     shape = config.model_dump(mode="json")
-    del shape["corpus"], shape["dictionary"], shape["residence"]
+    del shape["corpus"], shape["dictionary"], shape["residence"], shape["memory"]
     key = sampling_key(work, documents)
 
     def build_sample(progress: Progress) -> None:
