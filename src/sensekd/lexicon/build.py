@@ -11,7 +11,8 @@ from sensekd.artefacts import canonical_json, file_digest
 from sensekd.config import LexiconConfig, LexiconSource
 from sensekd.errors import InputError
 from sensekd.lexicon.pairs import read_pairs
-from sensekd.lexicon.relations import Lexicon, merge
+from sensekd.lexicon.merging import merge
+from sensekd.lexicon.relations import Lexicon
 
 
 def build_lexicon(config: LexiconConfig) -> Lexicon:
