@@ -71,9 +71,9 @@ class LexiconSource(_Section):
 class LexiconConfig(_Section):
     """Synonyms and antonyms.
 
-    `hypernyms` takes hypernyms of WordNets and Wiktionary with this weight; `polarity` adds antonyms by negating affixes;
-    `max_synonyms` and `max_antonyms` cap the relations of a word (ranked with `frequencies`, a file of word TAB count);
-    `strict` ends at the first damaged line of a dump.
+    `hypernyms` takes hypernyms of WordNets and Wiktionary with this weight; `polarity` adds antonyms by negating
+    affixes; `max_synonyms` and `max_antonyms` cap the relations of a word (ranked with `frequencies`, a file of word
+    TAB count); `strict` ends at the first damaged line of a dump.
     """
 
     sources: tuple[LexiconSource, ...] = ()

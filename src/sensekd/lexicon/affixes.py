@@ -1,7 +1,7 @@
 """Which affixes negate, by language; and a word's parts as its etymology states them.
 
-The table holds affixes that turn a word into its opposite or its absence, and leaves out those that mostly say something
-else (`de-`, `mis-`, `anti-`, `a-`). Spellings of one affix stand together: `im-` is `in-` before a labial.
+The table holds affixes that turn a word into its opposite or its absence, and leaves out those that mostly say
+something else (`de-`, `mis-`, `anti-`, `a-`). Spellings of one affix stand together: `im-` is `in-` before a labial.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ _MORPHEME: Final = re.compile(r"<([^<>{}()]+)<|\(([^<>{}()]+)\)|>([^<>{}()]+)>")
 def parts_of_segmentation(segmentation: str) -> Parts:
     """A segmentation of MorphoLex: `<un<{(accept)}>able>` is un + accept + able.
 
-    An affix inside the braces belongs to a base that no longer comes apart (`{<in<(tent)}`): it is no affix of the word,
-    and counts as a further stem without a spelling.
+    An affix inside the braces belongs to a base that no longer comes apart (`{<in<(tent)}`): it is no affix of the
+    word, and counts as a further stem without a spelling.
     """
     depth = 0
     found: dict[str, list[str]] = {"prefix": [], "stem": [], "suffix": []}

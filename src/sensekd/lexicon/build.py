@@ -10,8 +10,8 @@ import polars as pl
 from sensekd.artefacts import canonical_json, file_digest
 from sensekd.config import LexiconConfig, LexiconSource
 from sensekd.errors import InputError
-from sensekd.lexicon.pairs import read_pairs
 from sensekd.lexicon.merging import merge
+from sensekd.lexicon.pairs import read_pairs
 from sensekd.lexicon.relations import Lexicon
 
 

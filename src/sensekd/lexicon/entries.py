@@ -1,9 +1,9 @@
 """One entry of Wiktextract to relations: senses, linkages of senses and of words, and every reason to drop one.
 
 An entry is one (word, language, etymology, part of speech). Linkages stand with a sense, or with the whole word where
-the page did not say which sense is meant. A linkage of the word is given to senses by, in this order: its `sense_index`,
-a `sense` text that equals a gloss, the largest of its `_dis1` weights, the only sense there is. What none of them
-settles stays a relation of the word, under the linkage's own `sense` text.
+the page did not say which sense is meant. A linkage of the word is given to senses by, in this order: its
+`sense_index`, a `sense` text that equals a gloss, the largest of its `_dis1` weights, the only sense there is. What
+none of them settles stays a relation of the word, under the linkage's own `sense` text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POS: Final = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 # Their meaning is another entry's.
 FORMS: Final = frozenset({"form-of", "alt-of"})
 TAG_JOINER: Final = "\x1f"
-_SUSPECT: Final = re.compile(r"[\[\]{}<>|#:\x00-\x1f\x7f]|''|&#?\w+;|^\s|\s$|^$")
+_SUSPECT: Final = re.compile(r"[\[\]{}<>|#:\x00-\x1f\x7f]|''|&#?\w+;|^\s|\s$|^$").search
 _ANCHOR: Final = re.compile(r"#.")
 _PAGE: Final = re.compile(r"^:|^(?:Thesaurus|Wikisaurus|Appendix|Category|Wikipedia|Reconstruction|https?):")
 _MARKUP: Final = re.compile(r"[\[\]{}<>|\x00-\x1f\x7f]|''|&#?\w+;")
@@ -30,18 +30,10 @@ _LABEL: Final = re.compile(r"(\d{1,4})\s*[–—-]\s*(\d{1,4})(?![\w])|(\d+\w*)"
 _LONGEST_RANGE: Final = 200
 
 
-class Row(NamedTuple):
-    """A relation as an entry states it; tags joined by `TAG_JOINER`, `thesaurus` the page it was taken from or empty."""
-
-    head: str
-    tail: str
-    relation: str
-    weight: float
-    language: str
-    pos: str
-    gloss: str
-    tags: str
-    thesaurus: str
+# A relation as an entry states it, as the names say; tags joined by `TAG_JOINER`, sorted; `thesaurus` the page it comes
+# from, or empty. A plain tuple, because a dump makes millions.
+ROW: Final = ("head", "tail", "relation", "weight", "language", "pos", "gloss", "tags", "thesaurus")
+Row = tuple[str, str, str, float, str, str, str, str, str]
 
 
 class _Sense(NamedTuple):
@@ -106,77 +98,63 @@ class EntryReader:
     def _of_sense(self, head: _Head, raw: Mapping[str, Any], items: object, relation: tuple[str, float]) -> None:
         if not isinstance(items, list):
             self._drop("mistyped")
-            return
-        sense = _sense(raw) if items else _NO_SENSE
-        for item in items:
-            tail = self._tail(head, item)
-            if tail is None:
-                continue
-            if sense.is_form:
-                self.dropped["form_of"] += 1
-                continue
-            self._add(head, tail, item, relation, [(sense, 1.0)])
+        elif items:
+            sense = _sense(raw)
+            self._take(head, items, relation, [] if sense.is_form else [(sense, 1.0)], None)
 
     def _of_word(self, head: _Head, raw: Sequence[object], items: object, relation: tuple[str, float]) -> None:
         if not isinstance(items, list):
             self._drop("mistyped")
-            return
-        senses = _Senses([_sense(sense) if isinstance(sense, dict) else _NO_SENSE for sense in raw]) if items else None
-        for item in items:
-            tail = self._tail(head, item)
-            if tail is None or senses is None:
-                continue
-            meant, settled = senses.meant(item)
-            self.unresolved += not settled
-            if not meant:
-                self.dropped["form_of"] += 1
-                continue
-            self._add(head, tail, item, relation, meant)
+        elif items:
+            senses = _Senses([_sense(sense) if isinstance(sense, dict) else _NO_SENSE for sense in raw])
+            self._take(head, items, relation, [], senses)
 
     def _drop(self, reason: str) -> None:
         self.items += 1
         self.dropped[reason] += 1
 
-    def _tail(self, head: _Head, item: object) -> str | None:
-        """The word that a linkage names; None, and a count, where it names none."""
-        self.items += 1
-        if not isinstance(item, dict):
-            self.dropped["mistyped"] += 1
-            return None
-        word = item.get("word")
-        if not isinstance(word, str):
-            self.dropped["no_word" if word is None else "mistyped"] += 1
-            return None
-        if _SUSPECT.search(word):
-            word = word.strip()
-            reason = _unusable(word)
-            if reason:
-                self.dropped[reason] += 1
-                return None
-        # Normal forms leave ASCII alone; most words are spared the dearer fold.
-        if (word.casefold() if word.isascii() else fold_word(word)) == head.folded:
-            self.dropped["self"] += 1
-            return None
-        return word
-
-    def _add(
+    def _take(
         self,
         head: _Head,
-        tail: str,
-        item: Mapping[str, Any],
+        items: list[Any],
         relation: tuple[str, float],
         meant: Sequence[tuple[_Sense, float]],
+        senses: _Senses | None,
     ) -> None:
-        self.kept += 1
-        own = _strings(item["tags"]) if "tags" in item else ()
-        page = item.get("source")
-        page = page if isinstance(page, str) else ""
+        """Rows of one list of linkages, for the senses `meant`, or for those of `senses` that each names."""
+        word, folded, language, pos, tags = head
         name, weight = relation
-        for sense, share in meant:
-            tags = TAG_JOINER.join((*head.tags, *sense.tags, *own))
-            self.rows.append(
-                Row(head.word, tail, name, weight * share, head.language, head.pos, sense.gloss, tags, page)
-            )
+        add, dropped, kept = self.rows.append, self.dropped, 0
+        for item in items:
+            tail = item.get("word") if isinstance(item, dict) else None
+            if not isinstance(tail, str):
+                dropped[_untyped(item)] += 1
+                continue
+            if _SUSPECT(tail):
+                tail = tail.strip()
+                reason = _unusable(tail)
+                if reason:
+                    dropped[reason] += 1
+                    continue
+            # Normal forms leave ASCII alone; most words are spared the dearer fold.
+            if (tail.casefold() if tail.isascii() else fold_word(tail)) == folded:
+                dropped["self"] += 1
+                continue
+            if senses is not None:
+                meant, settled = senses.meant(item)
+                self.unresolved += not settled
+            if not meant:
+                dropped["form_of"] += 1
+                continue
+            kept += 1
+            page = item.get("source", "")
+            page = page if isinstance(page, str) else ""
+            own = _strings(item["tags"]) if "tags" in item else ()
+            for sense, share in meant:
+                marks = _joined((*tags, *sense.tags, *own)) if own or tags or sense.tags else ""
+                add((word, tail, name, weight * share, language, pos, sense.gloss, marks, page))
+        self.items += len(items)
+        self.kept += kept
 
 
 class _Head(NamedTuple):
@@ -194,6 +172,7 @@ class _Senses:
         self._all = senses
         self._real = [sense for sense in senses if not sense.is_form]
         self._labels: dict[str, list[_Sense]] | None = None
+        self._indexed: dict[object, list[tuple[_Sense, float]]] = {}
 
     def meant(self, item: Mapping[str, Any]) -> tuple[list[tuple[_Sense, float]], bool]:
         """The senses that an item is about with their weights, and whether what the item says of them was settled.
@@ -202,13 +181,19 @@ class _Senses:
         """
         if self._all and not self._real:
             return [], True
+        index, weights = item.get("sense_index"), item.get("_dis1")
+        known = self._indexed.get(index) if isinstance(index, (str, int)) else None
+        if known is not None:
+            return known, True
         found: list[_Sense] = []
         text = item.get("sense")
         text = " ".join(text.split()) if isinstance(text, str) else ""
-        index, weights = item.get("sense_index"), item.get("_dis1")
         if index is not None:
             found = self._by_index(index)
-        if not found and text:
+            if found:
+                known = self._indexed[index] = [(sense, 1.0) for sense in found if not sense.is_form]
+                return known, True
+        if text:
             found = [sense for sense in self._all if _same(text, sense.glosses)]
         if found:
             return [(sense, 1.0) for sense in found if not sense.is_form], True
@@ -252,6 +237,15 @@ def _sense(raw: Mapping[str, Any]) -> _Sense:
 
 def _strings(value: object) -> tuple[str, ...]:
     return tuple(text for text in value if isinstance(text, str)) if isinstance(value, list) else ()
+
+
+@lru_cache(maxsize=4096)
+def _joined(tags: tuple[str, ...]) -> str:
+    return TAG_JOINER.join(sorted({tag for tag in tags if tag}))
+
+
+def _untyped(item: object) -> str:
+    return "no_word" if isinstance(item, dict) and item.get("word") is None else "mistyped"
 
 
 def _unusable(word: str) -> str | None:

@@ -10,7 +10,15 @@ import polars as pl
 from sensekd.lexicon.caps import Caps, cap
 from sensekd.lexicon.polarity import Negation, derive
 from sensekd.lexicon.relations import (
-    ANTONYM, HYPERNYM, SCHEMA, SYMMETRIC, SYNONYM, Lexicon, base_languages, checked, fold,
+    ANTONYM,
+    HYPERNYM,
+    SCHEMA,
+    SYMMETRIC,
+    SYNONYM,
+    Lexicon,
+    base_languages,
+    checked,
+    fold,
 )  # fmt: skip
 
 # Rows that agree in these say the same thing about the same sense.
@@ -33,15 +41,16 @@ def merge(
     In this order: spellings are normalised (NFC, single spaces); rows tagged with one of `drop_tags`, rows without a
     word and pairs of a word with itself (in any case) go; of a pair that is both synonym and antonym the antonym
     stays, whatever part of speech, sense or region it was stated for (`en-GB` is `en` here), because a pull towards an
-    antonym costs more than a synonym lost, and a hypernym goes as a synonym does; missing directions are added; rows that say the same are joined (largest weight, all tags, all
-    sources). A direction that no source states takes over the gloss of a synonym, since both words share that sense,
-    and no gloss for an antonym. Then antonyms that follow from negating affixes are added (`polarity.derive`), and words
-    with too many relations keep the most trustworthy (`caps.cap`).
+    antonym costs more than a synonym lost, and a hypernym goes as a synonym does; missing directions are added; rows
+    that say the same are joined (largest weight, all tags, all sources). A direction that no source states takes over
+    the gloss of a synonym, since both words share that sense, and no gloss for an antonym. Then antonyms that follow
+    from negating affixes are added (`polarity.derive`), and words with too many relations keep the most trustworthy
+    (`caps.cap`).
 
     `facts` of the result: `read` (rows), `dropped` with `tagged`, `empty`, `self` and `conflict` (rows as read) and
     `duplicate` (rows of the symmetric table that were joined into another), `conflicting_pairs` (unordered, of folded
-    words), `rows`, `words` (folded heads), `pairs` (unordered, folded) by relation; with negations `polarity`, with caps
-    `dropped.capped` (rows).
+    words), `rows`, `words` (folded heads), `pairs` (unordered, folded) by relation; with negations `polarity`, with
+    caps `dropped.capped` (rows).
 
     Args:
         frames: each with the columns of `SCHEMA`.

@@ -38,8 +38,8 @@ class Negation(NamedTuple):
 def negation_of(word: str, parts: Parts, language: str, source: str) -> Negation | None:
     """The negation in a word; None if there is none, or if negating affixes are several.
 
-    The affix has to stand outermost. The base is the stem as stated where nothing but stem and affix was stated, and the
-    spelling of the word without the affix; never a spelling that was made up.
+    The affix has to stand outermost. The base is the stem as stated where nothing but stem and affix was stated, and
+    the spelling of the word without the affix; never a spelling that was made up.
     """
     if not parts.stems:
         return None
@@ -80,8 +80,9 @@ def derive(stated: pl.DataFrame, negations: Sequence[Negation]) -> tuple[pl.Data
         negations: in any order, with duplicates.
 
     Returns:
-        Rows of `SCHEMA`, both directions, of `DERIVED_WEIGHT` times the synonym's weight; and the counts: `words` with a
-        negating affix, `used`, `refused` (words) by reason, `rows` dropped by reason and `antonyms` (unordered pairs).
+        Rows of `SCHEMA`, both directions, of `DERIVED_WEIGHT` times the synonym's weight; and the counts: `words` with
+        a negating affix, `used`, `refused` (words) by reason, `rows` dropped by reason and `antonyms` (unordered
+        pairs).
     """
     words = stated.select(
         "head", "relation", "pos", base_languages(stated["language"]).alias("base_l"),

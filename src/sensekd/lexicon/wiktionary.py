@@ -1,9 +1,9 @@
 """Wiktionary as Wiktextract leaves it (kaikki.org): JSON lines of any edition and language, read as a stream.
 
 Most of a dump says nothing about synonyms, so most of it is not parsed. A line without the bytes of a wanted key has no
-relation. Of the others, long lists that are not wanted (translations, inflected forms, derived words) are cut out before
-parsing, where the bytes show that exactly one member of the object is cut (`_without_long_lists`). `strict` parses every
-byte instead, and ends at the first line that is no entry.
+relation. Of the others, long lists that are not wanted (translations, inflected forms, derived words) are cut out
+before parsing, where the bytes show that exactly one member of the object is cut (`_without_long_lists`). `strict`
+parses every byte instead, and ends at the first line that is no entry.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import orjson
 import polars as pl
 
 from sensekd.errors import InputError
-from sensekd.lexicon.entries import TAG_JOINER, EntryReader, Row
+from sensekd.lexicon.entries import ROW, TAG_JOINER, EntryReader, Row
 from sensekd.lexicon.polarity import Negation, negations_of_entry
 from sensekd.lexicon.relations import ANTONYM, HYPERNYM, SCHEMA, SYNONYM, base_language
 from sensekd.lexicon.streams import MAX_LINE, read_blocks
@@ -156,9 +156,9 @@ class _Reader:
                 self._bad(file, number, "too_long", f"more than {self._max_line} bytes")
             elif synonyms in line or antonyms in line or everything or (more and more[0] in line):
                 self._read_line(file, number, line, shorten=not everything)
-            elif not (line.startswith(b"{") and line.endswith(b"}")):
-                self._read_line(file, number, line, shorten=False)
-            elif len(line) < _REDIRECT_SIZE and b'"redirect"' in line:
+            elif not (line.startswith(b"{") and line.endswith(b"}")) or (
+                len(line) < _REDIRECT_SIZE and b'"redirect"' in line
+            ):
                 self._read_line(file, number, line, shorten=False)
             elif self._polarity and b'"etymology_templates"' in line:
                 self._read_line(file, number, line, shorten=True)
@@ -247,9 +247,10 @@ def _without_long_lists(line: bytes) -> bytes:
 
 
 def _frame(rows: Iterable[Row], source: str) -> pl.DataFrame:
-    columns = dict(zip(Row._fields, zip(*rows, strict=True), strict=True))
-    kinds = {name: pl.Float64() if name == "weight" else pl.String() for name in Row._fields}
+    columns = dict(zip(ROW, zip(*rows, strict=True), strict=True))
+    kinds = {name: pl.Float64() if name == "weight" else pl.String() for name in ROW}
     frame = pl.DataFrame(columns, schema=kinds)
     page = pl.when(pl.col("thesaurus") == "").then(pl.lit(source)).otherwise(source + " " + pl.col("thesaurus"))
-    tags = pl.col("tags").str.split(TAG_JOINER).list.filter(pl.element() != "").list.unique().list.sort()
-    return frame.with_columns(tags, page.alias("source")).select(list(SCHEMA))
+    none = pl.lit([], dtype=SCHEMA["tags"])
+    tags = pl.when(pl.col("tags") == "").then(none).otherwise(pl.col("tags").str.split(TAG_JOINER)).alias("tags")
+    return frame.select(*list(SCHEMA)[:7], tags, page.alias("source"))
