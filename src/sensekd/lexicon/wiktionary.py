@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ import orjson
 import polars as pl
 
 from sensekd.errors import InputError
-from sensekd.lexicon.entries import ROW, TAG_JOINER, EntryReader, Row
+from sensekd.lexicon.entries import EntryReader
 from sensekd.lexicon.polarity import Negation, negations_of_entry
 from sensekd.lexicon.relations import ANTONYM, HYPERNYM, SCHEMA, SYNONYM, base_language
 from sensekd.lexicon.streams import MAX_LINE, read_blocks
@@ -123,15 +123,12 @@ class _Reader:
 
     def frames(self, file: Path) -> Iterator[pl.DataFrame]:
         """The rows of a file in batches."""
-        rows = self._entries.rows
         for block in read_blocks(file, limit=self._max_line):
             self._read_block(file, block.first, block.lines)
-            if len(rows) >= _BATCH:
-                yield _frame(rows, self._source)
-                rows.clear()
-        if rows:
-            yield _frame(rows, self._source)
-            rows.clear()
+            if self._entries.waiting >= _BATCH:
+                yield self._entries.take(self._source)
+        if self._entries.waiting:
+            yield self._entries.take(self._source)
 
     def facts(self) -> dict[str, Any]:
         """Counts for the manifest."""
@@ -244,13 +241,3 @@ def _without_long_lists(line: bytes) -> bytes:
         if found is not None and _KEY_FOLLOWS(line, found.start()):
             line = line[:begin] + line[found.start() + 2 :]
     return line
-
-
-def _frame(rows: Iterable[Row], source: str) -> pl.DataFrame:
-    columns = dict(zip(ROW, zip(*rows, strict=True), strict=True))
-    kinds = {name: pl.Float64() if name == "weight" else pl.String() for name in ROW}
-    frame = pl.DataFrame(columns, schema=kinds)
-    page = pl.when(pl.col("thesaurus") == "").then(pl.lit(source)).otherwise(source + " " + pl.col("thesaurus"))
-    none = pl.lit([], dtype=SCHEMA["tags"])
-    tags = pl.when(pl.col("tags") == "").then(none).otherwise(pl.col("tags").str.split(TAG_JOINER)).alias("tags")
-    return frame.select(*list(SCHEMA)[:7], tags, page.alias("source"))
