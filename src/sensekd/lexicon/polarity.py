@@ -148,10 +148,12 @@ def _usable(synonyms: pl.DataFrame, words: pl.DataFrame) -> tuple[pl.DataFrame, 
 def _both_ways(rows: pl.DataFrame) -> pl.DataFrame:
     """Head b, tail x, and back; neither sense is known, so no gloss."""
     source = pl.col("source") + " + " + pl.col("affix") + " of " + pl.col("from")
-    shared = [
-        pl.lit(ANTONYM).alias("relation"), pl.col("weight") * DERIVED_WEIGHT, "language", "pos",
-        pl.lit("").alias("gloss"), "tags", source.alias("source"),
-    ]  # fmt: skip
-    there = rows.select(pl.col("spelled").alias("head"), "tail", *shared)
-    back = rows.select(pl.col("tail").alias("head"), pl.col("spelled").alias("tail"), *shared)
-    return pl.concat([there, back]).select(list(SCHEMA))
+    shared = rows.with_columns(
+        source.alias("source"),
+        pl.lit(ANTONYM).alias("relation"),
+        pl.col("weight") * DERIVED_WEIGHT,
+        pl.lit("").alias("gloss"),
+    )
+    there = shared.with_columns(pl.col("spelled").alias("head")).select(list(SCHEMA))
+    back = shared.with_columns(pl.col("tail").alias("head"), pl.col("spelled").alias("tail")).select(list(SCHEMA))
+    return pl.concat([there, back])

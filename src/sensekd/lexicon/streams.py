@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final
+from typing import IO, Final, cast
+from xml.parsers import expat
 
 from sensekd.errors import InputError
 
@@ -22,7 +24,11 @@ RATIO: Final = 400
 FREE: Final = 16 << 20
 # Small enough for the cache, where splitting it into lines is fastest.
 _CHUNK: Final = 1 << 17
-_OPENERS: Final = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_OPENERS: Final[dict[bytes, Callable[[IO[bytes]], IO[bytes]]]] = {
+    b"\x1f\x8b": lambda raw: cast(IO[bytes], gzip.open(raw)),
+    b"BZh": lambda raw: cast(IO[bytes], bz2.open(raw)),
+    b"\xfd7zXZ": lambda raw: cast(IO[bytes], lzma.open(raw)),
+}
 _FOREIGN: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7z"}
 _DAMAGED: Final = (EOFError, OSError, lzma.LZMAError, zlib.error)
 
@@ -52,7 +58,7 @@ class GuardedStream:
         self.packed = opener is not None
         self._stream: IO[bytes] = self._raw
         if opener is not None:
-            self._stream = self._stack.enter_context(opener(self._raw, "rb"))
+            self._stream = self._stack.enter_context(opener(self._raw))
 
     def read(self, size: int = _CHUNK) -> bytes:
         """At most `size` bytes; none at the end."""
@@ -116,3 +122,30 @@ def read_blocks(path: Path, *, limit: int = MAX_LINE) -> Iterator[Block]:
                 number += len(lines)
         if rest or skipping:
             yield Block(number, [None if skipping else rest])
+
+
+class _PrologOverError(Exception):
+    """The prolog is over."""
+
+
+def refuse_entities(path: Path, name: str) -> None:
+    """Refuse XML that declares entities: a few lines of them may stand for terabytes.
+
+    Args:
+        path: an XML file, unpacked.
+        name: what messages call it.
+
+    Raises:
+        InputError: an entity is declared. Anything else that is wrong with the file is left to its parser.
+    """
+
+    def declared(*_: object) -> None:
+        raise InputError(f"{name} declares XML entities", "XML without them", "do not trust this file")
+
+    def first_element(*_: object) -> None:
+        raise _PrologOverError
+
+    parser = expat.ParserCreate()
+    parser.EntityDeclHandler, parser.StartElementHandler = declared, first_element
+    with path.open("rb") as handle, contextlib.suppress(_PrologOverError, expat.ExpatError):
+        parser.ParseFile(handle)
