@@ -25,9 +25,9 @@ FREE: Final = 16 << 20
 # Small enough for the cache, where splitting it into lines is fastest.
 _CHUNK: Final = 1 << 17
 _OPENERS: Final[dict[bytes, Callable[[IO[bytes]], IO[bytes]]]] = {
-    b"\x1f\x8b": lambda raw: cast(IO[bytes], gzip.open(raw)),
-    b"BZh": lambda raw: cast(IO[bytes], bz2.open(raw)),
-    b"\xfd7zXZ": lambda raw: cast(IO[bytes], lzma.open(raw)),
+    b"\x1f\x8b": lambda raw: cast(IO[bytes], gzip.GzipFile(fileobj=raw)),
+    b"BZh": lambda raw: cast(IO[bytes], bz2.BZ2File(raw)),
+    b"\xfd7zXZ": lambda raw: cast(IO[bytes], lzma.LZMAFile(raw)),  # noqa: SIM115 (closed by the stream's own stack)
 }
 _FOREIGN: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7z"}
 _DAMAGED: Final = (EOFError, OSError, lzma.LZMAError, zlib.error)

@@ -1,9 +1,10 @@
 """Wiktionary as Wiktextract leaves it (kaikki.org): JSON lines of any edition and language, read as a stream.
 
 Most of a dump says nothing about synonyms, so most of it is not parsed. A line without the bytes of a wanted key has no
-relation. Of the others, long lists that are not wanted (translations, inflected forms, derived words) are cut out
-before parsing, where the bytes show that exactly one member of the object is cut (`_without_long_lists`). `strict`
-parses every byte instead, and ends at the first line that is no entry.
+relation, and one without the language's code between quotation marks is of another language. Of the others, long lists
+that are not wanted (translations, inflected forms, derived words) are cut out before parsing, where the bytes show that
+exactly one member of the object is cut (`_without_long_lists`). `strict` parses every byte instead, and ends at the
+first line that is no entry.
 """
 
 from __future__ import annotations
@@ -146,16 +147,18 @@ class _Reader:
 
     def _read_block(self, file: Path, first: int, lines: list[bytes | None]) -> None:
         synonyms, antonyms, *more = self._keys
-        everything = self._strict
-        without = 0
+        without, foreign = 0, 0
         for number, line in enumerate(lines, first):
             if line is None:
                 self._bad(file, number, "too_long", f"more than {self._max_line} bytes")
-            elif synonyms in line or antonyms in line or everything or (more and more[0] in line):
-                self._read_line(file, number, line, shorten=not everything)
-            elif not (line.startswith(b"{") and line.endswith(b"}")) or (
-                len(line) < _REDIRECT_SIZE and b'"redirect"' in line
-            ):
+            elif self._strict or not (line.startswith(b"{") and line.endswith(b"}")):
+                self._read_line(file, number, line, shorten=False)
+            elif synonyms in line or antonyms in line or (more and more[0] in line):
+                if self._code in line:
+                    self._read_line(file, number, line, shorten=True)
+                else:
+                    foreign += 1
+            elif len(line) < _REDIRECT_SIZE and b'"redirect"' in line:
                 self._read_line(file, number, line, shorten=False)
             elif self._polarity and b'"etymology_templates"' in line:
                 self._read_line(file, number, line, shorten=True)
@@ -163,11 +166,10 @@ class _Reader:
                 without += 1
         self._lines.read += len(lines)
         self._lines.without_relations += without
+        if foreign:
+            self._lines.dropped["other_language"] += foreign
 
     def _read_line(self, file: Path, number: int, line: bytes, *, shorten: bool) -> None:
-        if not self._strict and self._code not in line and line.endswith(b"}"):
-            self._lines.dropped["other_language"] += 1
-            return
         entry = _parse(line, shorten=shorten)
         if not isinstance(entry, dict):
             if not line.strip():
