@@ -13,6 +13,7 @@ from typing import Any, Final
 from sensekd.errors import InputError
 from sensekd.lexicon.affixes import parts_of_segmentation
 from sensekd.lexicon.polarity import Negation, negation_of
+from sensekd.lexicon.relations import fold_word
 from sensekd.lexicon.spreadsheet import is_spreadsheet, read_sheets
 from sensekd.lexicon.streams import read_blocks
 
@@ -30,13 +31,16 @@ def read_morpholex(path: Path, *, language: str = "en") -> tuple[list[Negation],
         raise InputError(f"no MorphoLex at {path}", "a workbook (.xlsx) or a table (.tsv)", "correct the path")
     sheets = read_sheets(path) if is_spreadsheet(path) else [_table(path)]
     facts = {"read": 0, "negation": 0, "empty": 0}
-    negations, found = [], False
+    negations: list[Negation] = []
+    words: set[str] = set()
+    found = False
     for rows in sheets:
         for word, segmentation in _entries(rows):
             found = True
             if word is None:
                 continue
             facts["read"] += 1
+            words.add(fold_word(word))
             if not word or not segmentation:
                 facts["empty"] += 1
                 continue
@@ -46,7 +50,8 @@ def read_morpholex(path: Path, *, language: str = "en") -> tuple[list[Negation],
                 negations.append(negation)
     if not found:
         raise InputError(f"{path} has no columns Word and MorphoLexSegm", "MorphoLex, or word TAB segmentation", None)
-    return negations, facts
+    # Roots are often no words; the table's own words are.
+    return [n._replace(certain=n.certain and n.bases[0] in words) for n in negations], facts
 
 
 def _entries(rows: Iterable[Sequence[str]]) -> Iterator[tuple[str | None, str]]:

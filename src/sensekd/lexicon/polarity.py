@@ -2,7 +2,8 @@
 
 A word d that is a negating affix and a base b gives each of d's synonyms x to b as an antonym, b ⊣ x, unless
 
-* b is no word of the lexicon (nothing is guessed: `penniless` has no base `penni`),
+* b is no known word: one of the lexicon, or the stem that an etymology names and that is what the word spells without
+  its prefix (nothing is guessed: `penniless` has no base `penni`),
 * the lexicon has d and b as synonyms (the affix does not negate here: `unravel`, `inflammable`),
 * b is not known in the part of speech of (d ~ x) (`hopeless ~ desperate` says nothing about the noun `hope`),
 * the lexicon has b and x as synonyms already (`valuable ~ precious`), or as antonyms.
@@ -26,13 +27,17 @@ DERIVED_WEIGHT: Final = 0.5
 
 
 class Negation(NamedTuple):
-    """A word with a negating affix, and what may be its base, likeliest first (folded)."""
+    """A word with a negating affix, and what may be its base, likeliest first (folded).
+
+    `certain` says that the first of them is a word even if the lexicon does not know it.
+    """
 
     word: str
     bases: tuple[str, ...]
     affix: str
     language: str
     source: str
+    certain: bool
 
 
 def negation_of(word: str, parts: Parts, language: str, source: str) -> Negation | None:
@@ -59,7 +64,9 @@ def negation_of(word: str, parts: Parts, language: str, source: str) -> Negation
     alone = len(parts.stems) == 1 and len(before) + len(behind) == 1
     bases = dict.fromkeys([*([fold_word(parts.stems[0])] if alone else []), *(rest.strip("- ") for rest in rests)])
     found = tuple(base for base in bases if base and base != folded)
-    return Negation(folded, found, affix, language, source) if found else None
+    # A stem that a suffix follows is of another part of speech, which is to be looked up.
+    certain = alone and bool(before) and fold_word(parts.stems[0]) in rests
+    return Negation(folded, found, affix, language, source, certain) if found else None
 
 
 def negations_of_entry(entry: Mapping[str, Any], language: str, source: str) -> list[Negation]:
@@ -107,14 +114,15 @@ def derive(stated: pl.DataFrame, negations: Sequence[Negation]) -> tuple[pl.Data
 
 
 def _candidates(negations: Sequence[Negation]) -> pl.DataFrame:
-    """base_l, d, b, rank, affix, from: one row for each possible base, sorted."""
+    """base_l, d, b, rank, affix, from, certain: one row for each possible base, sorted."""
     rows = sorted({
-        (n.language, n.word, base, rank, n.affix, n.source) for n in negations for rank, base in enumerate(n.bases)
+        (n.language, n.word, base, rank, n.affix, n.source, n.certain and rank == 0)
+        for n in negations
+        for rank, base in enumerate(n.bases)
     })  # fmt: skip
-    names = ["base_l", "d", "b", "rank", "affix", "from"]
-    return pl.DataFrame(
-        rows, schema={name: pl.Int64() if name == "rank" else pl.String() for name in names}, orient="row"
-    )
+    kinds: dict[str, pl.DataType] = {name: pl.String() for name in ("base_l", "d", "b")}
+    kinds |= {"rank": pl.Int64(), "affix": pl.String(), "from": pl.String(), "certain": pl.Boolean()}
+    return pl.DataFrame(rows, schema=kinds, orient="row")
 
 
 def _with_base(
@@ -122,7 +130,10 @@ def _with_base(
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """One base for each negated word: the likeliest that the lexicon knows."""
     all_words = candidates.select("base_l", "d").n_unique()
-    bases = candidates.join(known.rename({"d": "b", "pos": "base_pos"}), on=["base_l", "b"])
+    bases = candidates.join(known.rename({"d": "b", "pos": "base_pos"}), on=["base_l", "b"], how="left")
+    bases = bases.filter(pl.col("spelled").is_not_null() | pl.col("certain")).with_columns(
+        pl.col("spelled").fill_null(pl.col("b")), pl.col("base_pos").fill_null(pl.lit([""], dtype=pl.List(pl.String())))
+    )
     bases = bases.sort("base_l", "d", "rank", "b", "affix", "from").unique(["base_l", "d"], keep="first")
     synonyms = words.filter(pl.col("relation") == SYNONYM).select("base_l", "d", pl.col("x").alias("b")).unique()
     kept = bases.join(synonyms, on=["base_l", "d", "b"], how="anti")

@@ -17,6 +17,7 @@ _CHUNK: Final = 1 << 16
 _MOST: Final = 1 << 30
 _SHEET: Final = re.compile(r"xl/worksheets/[^/]+\.xml")
 _SHARED: Final = "xl/sharedStrings.xml"
+_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, expat.ExpatError, EOFError, OSError, NotImplementedError)
 _LETTERS: Final = re.compile(r"([A-Z]{1,3})\d+")
 
 
@@ -48,8 +49,12 @@ def read_sheets(path: Path) -> Iterator[Iterator[list[str]]]:
             for name in sorted(name for name in archive.namelist() if _SHEET.fullmatch(name)):
                 with archive.open(name) as stream:
                     yield _rows(path, stream, shared)
-    except (zipfile.BadZipFile, zlib.error, expat.ExpatError, EOFError, OSError, NotImplementedError) as error:
-        raise InputError(f"{path} cannot be read as a workbook: {error}", "an .xlsx file", "save it again") from error
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} cannot be read as a workbook: {error}", "an .xlsx file", "save it again")
 
 
 class _Parser:
@@ -69,11 +74,15 @@ class _Parser:
 
     def feed(self, stream: IO[bytes]) -> Iterator[None]:
         """Parse; one step a chunk."""
-        while chunk := stream.read(_CHUNK):
-            self._parser.Parse(chunk, False)
+        more = True
+        while more:
+            try:
+                chunk = stream.read(_CHUNK)
+                more = bool(chunk)
+                self._parser.Parse(chunk, not more)
+            except _DAMAGED as error:
+                raise _unreadable(self._path, error) from error
             yield
-        self._parser.Parse(b"", True)
-        yield
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """An element begins."""
