@@ -75,6 +75,7 @@ def form(sense: Any) -> bool:
 
 def meant(item: dict[str, Any], senses: list[Any]) -> list[tuple[dict[str, Any], float]]:
     """(sense, weight); an empty list if only forms of other words are meant."""
+    senses = [sense if isinstance(sense, dict) else {} for sense in senses]
     real = [sense for sense in senses if not form(sense)]
     if senses and not real:
         return []

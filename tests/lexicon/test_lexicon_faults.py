@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gzip
 import json
@@ -27,7 +28,8 @@ GOOD: dict[str, Any] = {
     "senses": [{"glosses": ["glad"], "tags": ["formal"], "synonyms": [{"word": "cheerful", "tags": ["rare"]}]},
                {"glosses": ["lucky"], "sense_index": "2", "antonyms": [{"word": "unlucky"}]}],
     "translations": [{"word": "froh", "lang_code": "de"}, {"word": "heureux"}],
-    "synonyms": [{"word": "merry", "sense_index": "2"}, {"word": "glad", "_dis1": "30 70"}, {"sense": "glad", "word": "x"}],
+    "synonyms": [{"word": "merry", "sense_index": "2"}, {"word": "glad", "_dis1": "30 70"},
+                 {"sense": "glad", "word": "x"}],
     "etymology_templates": [{"name": "af", "args": {"1": "en", "2": "un-", "3": "happy"}}],
     "forms": [{"form": "happier", "tags": ["comparative"]}],
 }  # fmt: skip
@@ -35,7 +37,8 @@ KEYS = [*GOOD, "redirect", "hypernyms", "antonyms", "_dis1", "sense", "tags", "g
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=8) | st.sampled_from(["happy", "en", "1", "1–3", "9" * 50, "form-of", "a#b", "\u2028"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
 
@@ -83,35 +86,36 @@ def survives(folder: Path, lines: list[bytes]) -> None:
         assert facts["kept"] >= 2
         assert len(facts["problems"]) == sum(facts["dropped"].get(name, 0) for name in ("malformed", "too_long"))
         merge([found.relations], negations=found.negations)
-    try:
+    bad = {"malformed", "too_long"} & set(read_wiktionary(path, max_line=2500).facts["lines"]["dropped"])
+    # What is not looked at without `strict` may be damaged as well, so more may be refused, but never less.
+    with pytest.raises(InputError, match=rf"{path}:\d+: ") if bad else contextlib.suppress(InputError):
         strict = read_wiktionary(path, strict=True, max_line=2500)
-    except InputError as error:
-        assert str(path) in str(error)
-    else:
         assert not {"malformed", "too_long"} & set(strict.facts["lines"]["dropped"])
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LINES)
 def test_no_line_is_lost_and_none_breaks_the_reader(tmp_path: Path, lines: list[bytes]) -> None:
     survives(tmp_path, lines)
 
 
 @pytest.mark.long
-@settings(max_examples=20_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LINES)
 def test_no_line_is_lost_and_none_breaks_the_reader_at_length(tmp_path: Path, lines: list[bytes]) -> None:
     survives(tmp_path, lines)
 
 
+CENTRAL = {"word", "synonyms", "antonyms", "senses", "tags", "glosses"}
 TYPED = st.builds(
     changed,
-    st.sampled_from([place for place in PLACES if place[-1] in {"word", "synonyms", "antonyms", "senses", "tags", "glosses"}]),
-    st.none() | st.integers(0, 3) | st.sampled_from(["happy", "", " glad ", "a#b", "<b>"]) | st.lists(st.text("abé ", max_size=4), max_size=2),
+    st.sampled_from([place for place in PLACES if place[-1] in CENTRAL]),
+    st.none() | st.integers(0, 3) | st.sampled_from(["happy", "", " glad ", "a#b", "<b>"])
+    | st.lists(st.text("abé ", max_size=4), max_size=2),
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TYPED)
 def test_entries_of_odd_types_read_as_a_slow_reader_reads_them(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "f").write_bytes(line + b"\n")
@@ -154,7 +158,7 @@ def test_the_command_counts_bad_lines_or_ends_strictly_without_half_an_output(tm
 
 
 @pytest.mark.parametrize(
-    "content", [gzip.compress(b"\n" * (40 << 20)), gzip.compress(LINE * 9)[:-30], b"", b"\x00" * 99]
+    "content", [gzip.compress((b" " * 2000 + b"\n") * 20_000), gzip.compress(LINE * 9)[:-30], b"", b"\x00" * 99]
 )
 def test_bombs_and_damaged_dumps_leave_no_output(tmp_path: Path, content: bytes) -> None:
     source = tmp_path / "dump.jsonl.gz"
@@ -174,8 +178,8 @@ def test_show_groups_relations_and_keeps_to_a_language(tmp_path: Path) -> None:
     assert result.stdout.splitlines() == [
         "synonyms (en)",
         "  a  glad",
-        "     x                            1.00  dump.jsonl  [formal]",
         "     cheerful                     1.00  dump.jsonl  [formal, rare]",
+        "     x                            1.00  dump.jsonl  [formal]",
         "  a  lucky",
         "     merry                        1.00  dump.jsonl",
         "     glad                         0.70  dump.jsonl",
@@ -184,7 +188,7 @@ def test_show_groups_relations_and_keeps_to_a_language(tmp_path: Path) -> None:
         "     unlucky                      1.00  dump.jsonl",
     ]
     data = json.loads(CliRunner().invoke(app, [*arguments, "--lang", "en-GB", "--json"]).stdout)
-    assert [row["tail"] for row in data["relations"]] == ["x", "cheerful", "merry", "glad", "unlucky"]
+    assert [row["tail"] for row in data["relations"]] == ["cheerful", "x", "merry", "glad", "unlucky"]
     other = CliRunner().invoke(app, [*arguments, "--lang", "de"])
     assert other.exit_code == 2
     assert "no relation in 'de'" in other.output
@@ -206,7 +210,7 @@ def entries(seed: int) -> list[bytes]:
     return [*lines, b"broken", b'{"cut', b""]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 3), st.randoms(use_true_random=False))
 def test_shuffled_input_gives_the_same_bytes(tmp_path: Path, seed: int, generator: random.Random) -> None:
     """Lines within files, files within a folder, and sources within a recipe in any order."""

@@ -150,8 +150,8 @@ def test_which_senses_a_linkage_of_the_word_is_about(
     [
         ({"word": "Head"}, "self"), ({"word": " head "}, "self"), ({"word": ""}, "no_word"), ({"word": " "}, "no_word"),
         ({}, "no_word"), ({"word": None}, "no_word"), ({"word": 5}, "mistyped"),
-        ("tail", "mistyped"), (None, "mistyped"), ({"word": "tail#English"}, "anchor"), ({"word": "#English"}, "anchor"),
-        ({"word": "[[tail"}, "markup"),
+        ("tail", "mistyped"), (None, "mistyped"), ({"word": "[[tail"}, "markup"),
+        ({"word": "tail#English"}, "anchor"), ({"word": "#English"}, "anchor"),
         ({"word": "tail</sup>"}, "markup"), ({"word": "''tail''"}, "markup"), ({"word": "{{l|en|tail}}"}, "markup"),
         ({"word": "tail&nbsp;end"}, "markup"), ({"word": "a\u0000b"}, "markup"), ({"word": "Thesaurus:tail"}, "page"),
         ({"word": "C#"}, None),

@@ -62,15 +62,15 @@ class EntryReader:
         return len(self._tails)
 
     def take(self, source: str) -> pl.DataFrame:
-        """The rows since the last call, with the columns of `SCHEMA`; a thesaurus page stands behind the source."""
-        kinds = {name: pl.Float64() if name == "weight" else pl.String() for name in _CLAIM}
-        table = pl.DataFrame(self._table, schema=kinds, orient="row")
-        page = pl.when(pl.col("page") == "").then(pl.lit(source)).otherwise(source + " " + pl.col("page"))
-        none = pl.lit([], dtype=SCHEMA["tags"])
-        tags = pl.when(pl.col("tags") == "").then(none).otherwise(pl.col("tags").str.split(TAG_JOINER))
-        table = table.with_columns(tags.alias("tags"), page.alias("source"))
-        rows = table.select(pl.all().gather(pl.Series(self._claims, dtype=pl.UInt32())))
-        rows = rows.with_columns(pl.Series("tail", self._tails, dtype=pl.String())).select(list(SCHEMA))
+        """The rows since the last call, of which there must be some; a thesaurus page stands behind the source."""
+        columns = dict(zip(_CLAIM, zip(*self._table, strict=True), strict=True))
+        pages = [f"{source} {page}" if page else source for page in columns.pop("page")]
+        marks = pl.Series("tags", [marks or None for marks in columns.pop("tags")], dtype=pl.String())
+        tags = pl.select(pl.coalesce(marks.str.split(TAG_JOINER), pl.lit([], dtype=SCHEMA["tags"]))).to_series()
+        series = [pl.Series(name, columns[name], dtype=SCHEMA[name]) for name in columns]
+        series += [tags.alias("tags"), pl.Series("source", pages, dtype=pl.String())]
+        rows = pl.DataFrame(series)[pl.Series(self._claims, dtype=pl.UInt32())]
+        rows.insert_column(1, pl.Series("tail", self._tails, dtype=pl.String()))
         self._tails, self._claims, self._table = [], [], []
         return rows
 
@@ -111,6 +111,7 @@ class EntryReader:
             self.dropped["mistyped"] += 1
             return
         name, folded, dropped = relation[0], head.folded, self.dropped
+        tails, numbers, kept = self._tails, self._claims, 0
         for item in items:
             tail = item.get("word") if isinstance(item, dict) else None
             if not isinstance(tail, str):
@@ -131,7 +132,7 @@ class EntryReader:
             if not meaning.senses:
                 dropped["form_of"] += 1
                 continue
-            self.kept += 1
+            kept += 1
             if not meaning.settled:
                 self.unresolved += 1
             if "tags" in item or "source" in item:
@@ -141,9 +142,10 @@ class EntryReader:
             else:
                 claims = meaning.claims[name] = self._claim(head, relation, meaning, {})
             for claim in claims:
-                self._tails.append(tail)
-                self._claims.append(claim)
+                tails.append(tail)
+                numbers.append(claim)
         self.items += len(items)
+        self.kept += kept
 
     def _claim(self, head: _Head, relation: tuple[str, float], meaning: Meaning, item: Mapping[str, Any]) -> list[int]:
         """Positions in the table of what an item says, one for each sense."""

@@ -147,10 +147,12 @@ class _Reader:
 
     def _read_block(self, file: Path, first: int, lines: list[bytes | None]) -> None:
         synonyms, antonyms, *more = self._keys
-        without, foreign = 0, 0
+        without, foreign, blank = 0, 0, 0
         for number, line in enumerate(lines, first):
             if line is None:
                 self._bad(file, number, "too_long", f"more than {self._max_line} bytes")
+            elif not line or line.isspace():
+                blank += 1
             elif self._strict or not (line.startswith(b"{") and line.endswith(b"}")):
                 self._read_line(file, number, line, shorten=False)
             elif synonyms in line or antonyms in line or (more and more[0] in line):
@@ -166,15 +168,13 @@ class _Reader:
                 without += 1
         self._lines.read += len(lines)
         self._lines.without_relations += without
+        self._lines.blank += blank
         if foreign:
             self._lines.dropped["other_language"] += foreign
 
     def _read_line(self, file: Path, number: int, line: bytes, *, shorten: bool) -> None:
         entry = _parse(line, shorten=shorten)
         if not isinstance(entry, dict):
-            if not line.strip():
-                self._lines.blank += 1
-                return
             self._bad(file, number, "malformed", "no JSON object")
             return
         reason = self._refusal(entry)
