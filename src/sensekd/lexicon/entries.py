@@ -128,7 +128,12 @@ class EntryReader:
             if (tail.casefold() if tail.isascii() else fold_word(tail)) == folded:
                 dropped["self"] += 1
                 continue
-            meaning = about if isinstance(about, Meaning) else about.meaning(item)
+            if isinstance(about, Meaning):
+                meaning = about
+            else:
+                # Most linkages of an entry share a few indices.
+                index = item.get("sense_index")
+                meaning = (about.known.get(index) if type(index) is str else None) or about.meaning(item)
             if not meaning.senses:
                 dropped["form_of"] += 1
                 continue

@@ -10,8 +10,6 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 TAG_JOINER: Final = "\x1f"
-# Senses with such a tag have no meaning of their own; it is another entry's.
-FORMS: Final = frozenset({"form-of", "alt-of"})
 _LABEL: Final = re.compile(r"(\d{1,4})\s*[–—-]\s*(\d{1,4})(?!\w)|(\d+\w*)")
 _LONGEST_RANGE: Final = 200
 _LONGEST_INDEX: Final = 200
@@ -68,19 +66,23 @@ def joined(tags: tuple[str, ...]) -> str:
 
 
 def is_form(raw: object) -> bool:
-    """Whether an element of `senses` is tagged as a form of another word."""
+    """Whether an element of `senses` is tagged as a form of another word: its meaning is that word's."""
     tags = raw.get("tags") if isinstance(raw, dict) else None
-    return isinstance(tags, list) and any(form in tags for form in FORMS)
+    return isinstance(tags, list) and ("form-of" in tags or "alt-of" in tags)
 
 
 class WordSenses:
-    """The senses of an entry, to which linkages of the word are given; a sense is read when one asks for it."""
+    """The senses of an entry, to which linkages of the word are given; a sense is read when one asks for it.
+
+    Attributes:
+        known: the meanings of the indices that were asked for.
+    """
 
     def __init__(self, raw: Sequence[object], entry_tags: tuple[str, ...]) -> None:
         self._raw, self._tags = raw, entry_tags
         self._real = [number for number, sense in enumerate(raw) if not is_form(sense)]
         self._labels: dict[str, list[int]] | None = None
-        self._known: dict[object, Meaning] = {}
+        self.known: dict[object, Meaning] = {}
         self._silent: Meaning | None = None
 
     def meaning(self, item: Mapping[str, Any]) -> Meaning:
@@ -91,12 +93,12 @@ class WordSenses:
         if index is None and weights is None and text is None:
             self._silent = self._silent or self._unsettled("", settled=True)
             return self._silent
-        known = self._known.get(index) if type(index) in _INDEX else None
+        known = self.known.get(index) if type(index) in _INDEX else None
         if known is not None:
             return known
         found = self._by_index(index)
         if found:
-            known = self._known[index] = self._meant(found)
+            known = self.known[index] = self._meant(found)
             return known
         text = " ".join(text.split()) if isinstance(text, str) else ""
         if text:
