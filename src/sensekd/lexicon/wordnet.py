@@ -122,7 +122,9 @@ def _resources(path: Path) -> list[Mapping[str, Any]]:
                     with plain.open("wb") as handle:
                         for chunk in iter(stream.read, b""):
                             handle.write(chunk)
-            packages = project.iterpackages(plain if plain.exists() else path)
+            plain = plain if plain.exists() else path
+            refuse_entities(plain, str(path))
+            packages = project.iterpackages(plain)
         else:
             packages = project.iterpackages(path)
         return [_load(package.resource_file(), path) for package in packages]
