@@ -123,9 +123,9 @@ class CorpusConfig(_Section):
 
 
 class LexiconSource(_Section):
-    """One source of relations."""
+    """One source of relations, or (`morpholex`) of the affixes that `polarity` reads."""
 
-    kind: Literal["pairs", "wordnet"]
+    kind: Literal["pairs", "wordnet", "wndb", "wiktionary", "morpholex"]
     path: str | None = None
     relation: Literal["synonym", "antonym"] | None = None
     delimiter: Annotated[str, Field(min_length=1)] = "\t"
@@ -138,15 +138,36 @@ class LexiconSource(_Section):
             raise ValueError("kind: pairs needs `path` and `relation`")
         if self.kind == "wordnet" and (self.path is None) == (self.lexicon is None):
             raise ValueError("kind: wordnet needs either `path` (a WN-LMF file) or `lexicon` (one installed in wn)")
+        if self.kind in {"wndb", "wiktionary", "morpholex"} and self.path is None:
+            raise ValueError(f"kind: {self.kind} needs `path`")
         return self
 
 
 class LexiconConfig(_Section):
-    """Synonyms and antonyms."""
+    """Synonyms and antonyms.
+
+    `hypernyms` takes hypernyms of WordNets and Wiktionary with this weight; `polarity` adds antonyms by negating
+    affixes; `max_synonyms` and `max_antonyms` cap the relations of a word (ranked with `frequencies`, a file of word
+    TAB count); `strict` ends at the first damaged line of a dump.
+    """
 
     sources: tuple[LexiconSource, ...] = ()
     language: str = "en"
     drop_tags: tuple[str, ...] = ("archaic", "obsolete", "misspelling")
+    hypernyms: Annotated[float, Field(gt=0, lt=1)] | None = None
+    polarity: bool = False
+    max_synonyms: Positive | None = None
+    max_antonyms: Positive | None = None
+    frequencies: str | None = None
+    strict: bool = False
+
+    @model_validator(mode="after")
+    def _used(self) -> LexiconConfig:
+        if not self.polarity and any(source.kind == "morpholex" for source in self.sources):
+            raise ValueError("a source of kind morpholex is read for `polarity: true` alone")
+        if self.frequencies is not None and self.max_synonyms is None and self.max_antonyms is None:
+            raise ValueError("`frequencies` ranks relations for `max_synonyms` and `max_antonyms`; neither is set")
+        return self
 
 
 class LinkingConfig(_Section):

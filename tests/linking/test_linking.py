@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from sensekd.errors import InputError
-from sensekd.lexicon import ANTONYM, SYNONYM, Lexicon, merge, relation_frame
+from sensekd.lexicon import ANTONYM, HYPERNYM, SYNONYM, Lexicon, merge, relation_frame
 from sensekd.linking import TokenRelations, link, single_token_antonyms
 
 if TYPE_CHECKING:
@@ -164,6 +164,15 @@ def test_words_one_by_one_by_hand() -> None:
     assert indptr.tolist() == [0] * 6 + [1, 1, 2, 2, 2, 2, 3, 4]
     assert not relations.starts_word.any()
     assert relations.ends_word.tolist() == [False, False, *[True] * 6, False, *[True] * 4]
+
+
+def test_a_hypernym_is_a_synonym_of_its_head_alone() -> None:
+    tokenizer = wrapped(word_level())
+    lexicon = lexicon_of([("red", "big", HYPERNYM), ("happy", "sad", ANTONYM)])
+    assert links(link(lexicon, tokenizer, vocabulary=13), tokenizer) == {
+        ("red", SYNONYM, ("big",)), ("Red", SYNONYM, ("big",)),
+        ("happy", ANTONYM, ("sad",)), ("sad", ANTONYM, ("happy",)),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["byte", "metaspace", "metaspace-pieces"])

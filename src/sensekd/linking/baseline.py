@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sensekd.lexicon.relations import SYMMETRIC, Lexicon, fold_word
+from sensekd.lexicon.relations import LINKED, Lexicon, fold_word
 from sensekd.linking.relations import TokenRelations
 from sensekd.linking.texts import engine
 
@@ -45,7 +45,7 @@ def head_share(lexicon: Lexicon, tokenizer: PreTrainedTokenizerBase, relations: 
         tokenizer: to what.
         relations: the result.
     """
-    words = lexicon.relations.filter(lexicon.relations["relation"].is_in(SYMMETRIC))["head"].unique().to_list()
+    words = lexicon.relations.filter(lexicon.relations["relation"].is_in(LINKED))["head"].unique().to_list()
     folded = {fold_word(word) for word in words}
     special = set(tokenizer.all_special_ids)
     spelling = {

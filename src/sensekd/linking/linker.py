@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import torch
 
-from sensekd.lexicon.relations import ANTONYM, SYMMETRIC, SYNONYM, Lexicon, fold
+from sensekd.lexicon.relations import ANTONYM, HYPERNYM, LINKED, SYNONYM, Lexicon, fold
 from sensekd.linking.boundaries import word_flags
 from sensekd.linking.coverage import Coverage
 from sensekd.linking.heads import head_triples
@@ -36,7 +36,7 @@ def link(
     as it stands within a sentence, for heads of every form: that is where its senses have been observed.
 
     Args:
-        lexicon: the relations; others than synonyms and antonyms are passed over.
+        lexicon: the relations; hypernyms, where it has any, are linked as synonyms, further ones are passed over.
         tokenizer: with a fast backend.
         vocabulary: V, the rows of the model's output embedding; may be more or less than the tokenizer has.
         max_pieces: m, the longest neighbour.
@@ -47,7 +47,8 @@ def link(
     """
     backend = engine(tokenizer)
     tokens = token_texts(tokenizer, backend, vocabulary)
-    words = lexicon.relations.filter(pl.col("relation").is_in(SYMMETRIC)).select("head", "relation", "tail").unique()
+    words = lexicon.relations.filter(pl.col("relation").is_in(LINKED)).select("head", "relation", "tail")
+    words = words.with_columns(pl.col("relation").replace(HYPERNYM, SYNONYM)).unique()
     words = words.with_columns(fold(words["head"]).alias("key"))
     triples = head_triples(tokens, words)
     neighbours = sorted(triples["tail"].unique())

@@ -81,7 +81,8 @@ def prepare_lexicon(work: Workspace) -> None:
     from sensekd.lexicon import build_lexicon
 
     config, folder = work.recipe.lexicon, work.path("lexicon")
-    key = [config.model_dump(mode="json"), [source_key(source.path) for source in config.sources]]
+    paths = [*(source.path for source in config.sources), *([config.frequencies] if config.frequencies else [])]
+    key = [config.model_dump(mode="json"), [source_key(path) for path in paths]]
     work.stages.run("lexicon", key, [folder], lambda _: build_lexicon(config).save(folder))
 
 

@@ -146,7 +146,8 @@ def _padded(dictionary: SenseDictionary, tokens: Tensor, size: int) -> tuple[Ten
     start, count = dictionary.indptr[tokens], dictionary.indptr[tokens + 1] - dictionary.indptr[tokens]
     place = torch.arange(size)
     rows = (start[:, None] + place).clamp_max(max(0, len(dictionary) - 1))
-    return dictionary.take(rows.flatten()).unflatten(0, rows.shape), place < count[:, None]
+    wide = dictionary.centroids.shape[1]
+    return dictionary.take(rows.flatten()).view(*rows.shape, wide), place < count[:, None]
 
 
 def _distances(old: SenseDictionary, new: SenseDictionary, tokens: Tensor) -> Iterator[tuple[int, NDArray[np.float64]]]:
