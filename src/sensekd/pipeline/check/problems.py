@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -130,6 +130,13 @@ def problems(recipe: Recipe) -> list[str]:
     ]
 
 
+def listed(found: Sequence[str], name: str) -> InputError:
+    """Every problem, one a line."""
+    lines = "\n".join(f"  - {line}" for line in found)
+    count = f"{len(found)} problem{'s' if len(found) > 1 else ''}"
+    return InputError(f"{name}: {count}\n{lines}", "a recipe that can run", "correct them and start again")
+
+
 def refuse_problems(recipe: Recipe, name: str) -> None:
     """Stop before anything is started.
 
@@ -137,6 +144,4 @@ def refuse_problems(recipe: Recipe, name: str) -> None:
         InputError: with every problem, one a line.
     """
     if found := problems(recipe):
-        listed = "\n".join(f"  - {line}" for line in found)
-        count = f"{len(found)} problem{'s' if len(found) > 1 else ''}"
-        raise InputError(f"{name}: {count}\n{listed}", "a recipe that can run", "correct them and start again")
+        raise listed(found, name)
