@@ -116,9 +116,21 @@ def student_weights(recipe: Recipe, shapes: Shapes) -> Part:
             frozen += value.numel()
     dtype, config = _frozen_dtype(recipe), recipe.teacher
     shared = dtype == config.dtype and config.device == "same" and not (config.quantization or config.offload)
-    total = trained * size_of(recipe.student.dtype) + (0 if shared else frozen * size_of(dtype))
-    note = "frozen ones are the teacher's own" if shared and frozen else ""
-    return Part("student, weights", total, "exact", note)
+    if shared:
+        frozen = _enlarged(shapes)
+    total = trained * size_of(recipe.student.dtype) + frozen * size_of(dtype)
+    return Part(
+        "student, weights", total, "exact", "frozen ones are the teacher's own" if shared and not frozen else ""
+    )
+
+
+def _enlarged(shapes: Shapes) -> int:
+    """Numbers in frozen tables of more rows than the teacher's, which cannot be views of them."""
+    rows = int(shapes.teacher.get_input_embeddings().weight.shape[0])
+    student = shapes.student
+    both = (student.get_input_embeddings().weight, student.get_output_embeddings().weight)
+    tables = {id(value): value for value in both}
+    return sum(value.numel() for value in tables.values() if len(value) > rows and not value.requires_grad)
 
 
 def gradients(recipe: Recipe, shapes: Shapes, processes: int) -> Part:
@@ -142,11 +154,18 @@ def _register_attention() -> None:
     from transformers import AttentionInterface
 
     def attend(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: Any = None, **_: Any
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: Any = None, **rest: Any
     ) -> tuple[Tensor, None]:
-        # Fused attention keeps its inputs, its output and one number a row, never the scores.
-        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        return fused(query, key, value, 0.0, True, scale=scaling)[0].transpose(1, 2).contiguous(), None
+        if rest.get("softcap") is None:
+            # Fused attention keeps its inputs, its output and one number a row, never the scores.
+            fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            return fused(query, key, value, 0.0, True, scale=scaling)[0].transpose(1, 2).contiguous(), None
+        # Soft-capped scores are worked out one after the other by transformers, and kept.
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        scores = torch.tanh(query @ key.transpose(2, 3) * scaling / rest["softcap"]) * rest["softcap"]
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+        return (weights @ value).transpose(1, 2).contiguous(), None
 
     AttentionInterface.register(_ATTENTION, attend)
 
@@ -220,7 +239,7 @@ def logits(recipe: Recipe, shapes: Shapes) -> Part:
     compute = _compute_dtype(recipe) or getattr(torch, recipe.student.dtype)
     # Without a KL there is no table of the teacher's: half of them.
     factor = _WHOLE[compute.itemsize] * (1.0 if recipe.loss.alpha else 0.5)
-    return Part("logits", int(factor * 4 * positions * rows), "estimate", f"whole, {positions} positions of {rows}")
+    return Part("logits", int(factor * 4 * positions * rows), "estimate", f"whole, {positions:,} positions of {rows:,}")
 
 
 def teacher_pass(recipe: Recipe, shapes: Shapes) -> Part:
@@ -232,7 +251,7 @@ def teacher_pass(recipe: Recipe, shapes: Shapes) -> Part:
     return Part("teacher, forward", positions * numbers * size_of(recipe.teacher.dtype), "estimate")
 
 
-def dictionary_rows(recipe: Recipe, shapes: Shapes, rows: int, memory: int | None) -> Part:
+def dictionary_rows(recipe: Recipe, shapes: Shapes, rows: int, memory: int | None, certainty: Certainty) -> Part:
     """The rows of the sense dictionary on the device; none where they stay on the host.
 
     Args:
@@ -240,23 +259,24 @@ def dictionary_rows(recipe: Recipe, shapes: Shapes, rows: int, memory: int | Non
         shapes: give the width.
         rows: of the dictionary, or the most it can have.
         memory: of the device, for `auto`.
+        certainty: of `rows`.
     """
     total = rows * (4 * int(shapes.teacher.config.hidden_size) + 4)
     residence = recipe.senses.residence
     if residence == "host" or (residence == "auto" and memory is not None and total > memory // 4):
-        return Part("senses", 0, "estimate", f"{rows} rows stay on the host; a batch brings its own")
-    return Part("senses", total, "bound", f"{rows} rows in float32")
+        return Part("senses", 0, certainty, f"{rows:,} rows stay on the host; a batch brings its own")
+    return Part("senses", total, certainty, f"{rows:,} rows in float32")
 
 
 def training_memory(
-    recipe: Recipe, shapes: Shapes, rows: int, *, processes: int = 1, memory: int | None = None
+    recipe: Recipe, shapes: Shapes, rows: tuple[int, Certainty], *, processes: int = 1, memory: int | None = None
 ) -> list[Part]:
     """Every part of one process's memory at the peak of a training step.
 
     Args:
         recipe: the arm that trains with senses.
         shapes: of its models.
-        rows: of the dictionary.
+        rows: of the dictionary, and how sure that number is.
         processes: under DDP.
         memory: bytes of the device, for `senses.residence: auto`.
     """
@@ -273,5 +293,5 @@ def training_memory(
         logits(recipe, shapes),
     ]
     if recipe.loss.lam > 0:
-        parts.append(dictionary_rows(recipe, shapes, rows, memory))
+        parts.append(dictionary_rows(recipe, shapes, rows[0], memory, rows[1]))
     return parts

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.config import Recipe
 from sensekd.errors import InputError
-from sensekd.pipeline.check.memory import Part, training_memory
+from sensekd.pipeline.check.memory import Certainty, Part, training_memory
 from sensekd.pipeline.check.plan import Step, compare_jobs, foreign_dictionary, plan_of
 from sensekd.pipeline.check.problems import problems
 from sensekd.pipeline.check.shapes import Shapes, parameters_of, shapes_of, teacher_config
@@ -40,6 +40,8 @@ from sensekd.pipeline.check.work import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_BOUND: Final[Certainty] = "bound"
+_EXACT: Final[Certainty] = "exact"
 _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -165,6 +167,13 @@ def _named_rows(recipe: Recipe) -> int | None:
         return None
 
 
+def _standing(recipe: Recipe, plan: list[Step]) -> dict[str, int]:
+    """Bytes of sample and dictionary where the run will reuse them."""
+    reused = {step.stage for step in plan if step.action == "reuse"}
+    folders = {name: Path(recipe.output) / name for name in ("sample", "senses") if name in reused}
+    return {name: sum(file.stat().st_size for file in folder.iterdir()) for name, folder in folders.items()}
+
+
 def _rate(recipe: Recipe, options: Options, costs: Costs) -> Rate | None:
     if options.measure:
         return measured_rate(recipe)
@@ -173,6 +182,10 @@ def _rate(recipe: Recipe, options: Options, costs: Costs) -> Rate | None:
             raise InputError(f"--rate {options.rate}", "tokens a second, above 0", None)
         return Rate(options.rate, "given")
     return None if options.tflops is None else counted_rate(costs, options.tflops)
+
+
+def _sure(rows: Rows) -> Certainty:
+    return "estimate" if rows.expected else "bound"
 
 
 def sizes_of(recipe: Recipe, options: Options, plan: list[Step]) -> Sizes:
@@ -192,12 +205,11 @@ def sizes_of(recipe: Recipe, options: Options, plan: list[Step]) -> Sizes:
     built = recipe.senses.dictionary is None
     rows = expected_rows(recipe, source, vocabulary) if built else None
     stand = _named_rows(recipe) if not built or any(s.stage == "senses" and s.action == "reuse" for s in plan) else None
-    fallback = rows.senses if rows is not None else vocabulary * most_senses(recipe)
-    memory = training_memory(
-        recipe, shapes, fallback if stand is None else stand, processes=options.processes, memory=options.memory
-    )
+    most = (vocabulary * most_senses(recipe), _BOUND) if rows is None else (rows.senses, _sure(rows))
+    in_memory = most if stand is None else (stand, _EXACT)
+    memory = training_memory(recipe, shapes, in_memory, processes=options.processes, memory=options.memory)
     nothing = Rows(0, 0, 0, 0, False)
-    disk, worst = disk_parts(recipe, shapes, texts, rows or nothing, tokens)
+    disk, worst = disk_parts(recipe, shapes, texts, rows or nothing, tokens, _standing(recipe, plan))
     costs, schedule = costs_of(recipe, shapes), schedule_of(recipe, texts["train"], options.processes)
     rate = _rate(recipe, options, costs)
     hours = None if rate is None else hours_of(rate, costs, schedule, source if built else None, options.processes)
@@ -236,9 +248,6 @@ def _size_warnings(recipe: Recipe, options: Options, sizes: Sizes) -> Iterator[s
     epochs = sizes.schedule.epochs
     if epochs is not None and epochs > 20:
         yield f"training.steps reads the data {epochs:.0f} times"
-    for name, text in sizes.texts.items():
-        if text.sureness == "unknown":
-            yield f"tokens {name}: how many there will be is not known here (no file, no max_tokens)"
 
 
 def examine(recipe: Recipe, options: Options | None = None) -> Report:

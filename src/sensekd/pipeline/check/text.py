@@ -36,7 +36,7 @@ def _total(parts: Iterable[Part]) -> str:
 
 def _text(name: str, text: Volume) -> str:
     if text.sureness == "unknown":
-        return f"  {name:<18}  unknown: no file here, and no max_tokens in the recipe"
+        return f"  {name:<18}unknown: no file here, and no max_tokens in the recipe"
     documents = f" in {text.documents:,} documents" if text.documents else ""
     return f"  {name:<18}{text.sureness} {text.tokens:,}{documents}"
 

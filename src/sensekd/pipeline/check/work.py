@@ -110,7 +110,7 @@ def schedule_of(recipe: Recipe, text: Volume, processes: int) -> Schedule:
     rows = training.batch_size * training.accumulation * processes
     step = rows * training.sequence_length
     total = step * training.steps
-    if text.sureness == "unknown":
+    if not text.bounded:
         return Schedule(step, total, None)
     # Without packing every document fills a row of its own; otherwise rows are full of tokens.
     one_each = training.packing == "none"
