@@ -13,6 +13,7 @@ PerSecond = Annotated[float | None, typer.Option(help="Tokens a second of the te
 Tflops = Annotated[float | None, typer.Option(help="TFLOP/s of a device: hours counted from arithmetic alone.")]
 Measure = Annotated[bool, typer.Option(help="Time the teacher's forward here over a few batches (loads its weights).")]
 Processes = Annotated[int, typer.Option(min=1, help="Processes that train side by side (DDP).")]
+Coverage = Annotated[bool, typer.Option(help="Build and link the lexicon in memory, to see what it reaches.")]
 SizesOnly = Annotated[bool, typer.Option(help="Sizes alone: no look at files that a run needs, nor at what stands.")]
 
 
@@ -25,6 +26,7 @@ def check(
     tflops: Tflops = None,
     measure: Measure = False,
     processes: Processes = 1,
+    coverage: Coverage = False,
     sizes_only: SizesOnly = False,
     as_json: AsJson = False,
 ) -> Summary:
@@ -36,7 +38,7 @@ def check(
 
     loaded = load_recipe(recipe, overrides or ())
     room = None if memory is None else parse_bytes(memory)
-    report = examine(loaded, Options(room, rate, tflops, measure, processes, files=not sizes_only))
+    report = examine(loaded, Options(room, rate, tflops, measure, processes, coverage, files=not sizes_only))
     data = {"recipe": str(recipe), **as_data(report)}
     error = listed(report.problems, str(recipe)) if report.problems else None
     return Summary(render(report, str(recipe)), data, error)

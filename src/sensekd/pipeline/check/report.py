@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.config import Recipe
 from sensekd.errors import InputError
+from sensekd.pipeline.check.coverage import linked_coverage, standing_coverage
 from sensekd.pipeline.check.memory import Certainty, Part, training_memory
 from sensekd.pipeline.check.plan import Step, compare_jobs, foreign_dictionary, plan_of
 from sensekd.pipeline.check.problems import problems
@@ -55,6 +56,7 @@ class Options:
         tflops: what a device computes, for hours counted from arithmetic.
         measure: time the teacher itself, which loads its weights.
         processes: that train side by side (DDP).
+        coverage: build and link the lexicon in memory where no run says what it covers.
         files: look for problems and plan the stages; off where only sizes are asked for.
     """
 
@@ -63,6 +65,7 @@ class Options:
     tflops: float | None = None
     measure: bool = False
     processes: int = 1
+    coverage: bool = False
     files: bool = True
 
 
@@ -106,6 +109,7 @@ class Report:
         warnings: what does not, and should be known.
         plan: stages in order.
         compare: jobs of `sensekd compare` that stand, and all of them.
+        coverage: of lexicon, tokens and training text; None where nobody has looked.
     """
 
     sizes: Sizes | None
@@ -114,6 +118,7 @@ class Report:
     warnings: list[str]
     plan: list[Step] = field(default_factory=list)
     compare: tuple[int, int] = (0, 0)
+    coverage: dict[str, Any] | None = None
 
 
 def parse_bytes(text: str) -> int:
@@ -268,12 +273,19 @@ def examine(recipe: Recipe, options: Options | None = None) -> Report:
         stand = {step.stage for step in plan_of(recipe, jobs) if step.action == "reuse"}
         compare = (sum(job.name in stand for job in jobs), len(jobs))
     warnings = [f"not read: {line}" for line in unread_keys(recipe)]
+    covered = standing_coverage(recipe, plan)
+    if covered is None and options.coverage:
+        try:
+            covered = linked_coverage(recipe)
+        except InputError as error:
+            found.append(f"coverage: {error.found}")
+    sizes, unsized = None, None
     try:
         sizes = sizes_of(recipe, options, plan)
+        warnings += _size_warnings(recipe, options, sizes)
     except InputError as error:
-        return Report(None, error.found, found, warnings, plan, compare)
-    warnings += _size_warnings(recipe, options, sizes)
-    return Report(sizes, None, found, warnings, plan, compare)
+        unsized = error.found
+    return Report(sizes, unsized, found, warnings, plan, compare, covered)
 
 
 def as_data(report: Report) -> dict[str, Any]:
@@ -284,6 +296,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "plan": [asdict(step) for step in report.plan],
         "compare": {"stand": report.compare[0], "jobs": report.compare[1]},
         "unsized": report.unsized,
+        "coverage": report.coverage,
     }
     sizes = report.sizes
     if sizes is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from sensekd.pipeline.check.shapes import parameters_of
 
@@ -77,9 +77,19 @@ def _sized(sizes: Sizes) -> Iterator[str]:
     yield from _times(sizes)
 
 
+def _coverage(found: Mapping[str, Any]) -> Iterator[str]:
+    """The numbers of each section, in its own words."""
+    for section in ("linking", "positions"):
+        numbers = {name: value for name, value in (found.get(section) or {}).items() if isinstance(value, int | float)}
+        if numbers:
+            yield f"  {section:<18}" + ", ".join(f"{name} {value:,}" for name, value in numbers.items())
+
+
 def render(report: Report, name: str) -> str:
     """The report as lines; `=` is exact, `~` an estimate, `≤` the most that can be."""
     lines = list(_sized(report.sizes)) if report.sizes is not None else [f"not sized: {report.unsized}"]
+    if report.coverage is not None:
+        lines += ["coverage", *_coverage(report.coverage)]
     if report.plan:
         lines.append("stages of `sensekd run`")
         lines += [f"  {step.stage:<18}{step.action:<8}{step.why}" for step in report.plan]
