@@ -1,4 +1,4 @@
-"""Every shipped recipe loads, is sized without weights and sets no key that is not read; the paper's are the paper's."""
+"""Every shipped recipe loads, is sized without weights and sets no key that is not read; two are the paper's."""
 
 from __future__ import annotations
 

@@ -49,8 +49,7 @@ class Shapes:
 
 def parameters_of(model: PreTrainedModel) -> int:
     """Parameters, tied ones once."""
-    count: int = sum(value.numel() for value in model.parameters())
-    return count
+    return int(sum(value.numel() for value in model.parameters()))
 
 
 def shape_config(shape: Mapping[str, Any]) -> PretrainedConfig:
