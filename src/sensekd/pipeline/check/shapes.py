@@ -44,7 +44,8 @@ class Shapes:
     @property
     def trainable(self) -> int:
         """Trained parameters, adapters included, the projector not."""
-        return self.adapters + sum(value.numel() for value in self.student.parameters() if value.requires_grad)
+        trained = (value.numel() for value in self.student.parameters() if value.requires_grad)
+        return self.adapters + int(sum(trained))
 
 
 def parameters_of(model: PreTrainedModel) -> int:
