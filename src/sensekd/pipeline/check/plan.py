@@ -173,10 +173,13 @@ def plan_of(recipe: Recipe, jobs: Sequence[Job] | None = None) -> list[Step]:
     walk.visit("coverage", ("tokens train", *linked, *made), coverage)
     if recipe.evaluation.gold_senses:
         walk.visit("gold senses", made, lambda: gold_quality(walk.work))
-    if jobs is None:
-        jobs = [Job(TEACHER, 0), Job("pruned", recipe.seed), Job("dskd", recipe.seed)]
-    walk.jobs(jobs, ("tokens train", "tokens heldout", *linked, *made))
+    walk.jobs(run_jobs_of(recipe) if jobs is None else jobs, ("tokens train", "tokens heldout", *linked, *made))
     return list(walk.planner.steps.values())
+
+
+def run_jobs_of(recipe: Recipe) -> list[Job]:
+    """The jobs of `sensekd run`."""
+    return [Job(TEACHER, 0), Job("pruned", recipe.seed), Job("dskd", recipe.seed)]
 
 
 def compare_jobs(recipe: Recipe) -> list[Job]:

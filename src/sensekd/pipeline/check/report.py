@@ -13,7 +13,7 @@ from sensekd.config import Recipe
 from sensekd.errors import InputError
 from sensekd.pipeline.check.coverage import linked_coverage, standing_coverage
 from sensekd.pipeline.check.memory import Certainty, Part, training_memory
-from sensekd.pipeline.check.plan import Step, compare_jobs, foreign_dictionary, plan_of
+from sensekd.pipeline.check.plan import Step, compare_jobs, foreign_dictionary, plan_of, run_jobs_of
 from sensekd.pipeline.check.problems import problems
 from sensekd.pipeline.check.shapes import Shapes, parameters_of, shapes_of, teacher_config
 from sensekd.pipeline.check.unread import unread_keys
@@ -268,9 +268,11 @@ def examine(recipe: Recipe, options: Options | None = None) -> Report:
     if options.files:
         if (foreign := foreign_dictionary(recipe)) is not None:
             found.append(foreign)
-        jobs = compare_jobs(recipe)
-        plan = plan_of(recipe)
-        stand = {step.stage for step in plan_of(recipe, jobs) if step.action == "reuse"}
+        own, jobs = run_jobs_of(recipe), compare_jobs(recipe)
+        every = plan_of(recipe, list(dict.fromkeys([*own, *jobs])))
+        others = {job.name for job in jobs} - {job.name for job in own}
+        plan = [step for step in every if step.stage not in others]
+        stand = {step.stage for step in every if step.action == "reuse"}
         compare = (sum(job.name in stand for job in jobs), len(jobs))
     warnings = [f"not read: {line}" for line in unread_keys(recipe)]
     covered = standing_coverage(recipe, plan)
