@@ -34,7 +34,10 @@ class _Section(BaseModel):
 
 
 class TeacherConfig(_Section):
-    """The model that is made smaller, and where it stands while it teaches (`device: same` is the student's)."""
+    """The model that is made smaller, and where it stands while it teaches (`device: same` is the student's).
+
+    `shape` holds fields of its config.json, so that `sensekd check` can size it where the checkpoint is out of reach.
+    """
 
     model: str
     revision: str | None = None
@@ -43,6 +46,7 @@ class TeacherConfig(_Section):
     device: str = "same"
     quantization: Literal["8bit", "4bit"] | None = None
     offload: bool = False
+    shape: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> TeacherConfig:

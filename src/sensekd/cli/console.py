@@ -35,10 +35,11 @@ _EVERY: Final = 5.0
 
 @dataclass(frozen=True)
 class Summary:
-    """What a command says at its end: text for a person, data for a script."""
+    """What a command says at its end: text for a person, data for a script, and the error that it ends with, if any."""
 
     text: str
     data: dict[str, Any] = field(default_factory=dict)
+    error: SenseKDError | None = None
 
 
 def command(function: Callable[P, Summary]) -> Callable[P, None]:
@@ -60,6 +61,9 @@ def command(function: Callable[P, Summary]) -> Callable[P, None]:
             print("interrupted: what was finished is kept; the same command goes on from there", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from error
         print(json.dumps(summary.data, ensure_ascii=False, default=str) if kwargs.get("as_json") else summary.text)
+        if summary.error is not None:
+            print(f"error: {summary.error}", file=sys.stderr)
+            raise typer.Exit(summary.error.exit_code)
 
     # typer reads the annotations of what it is given; the wrapper has the function's but returns nothing.
     wrapped.__annotations__ = {**function.__annotations__, "return": None}

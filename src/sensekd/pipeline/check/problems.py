@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -92,8 +92,9 @@ def _problem_of(check: Callable[[], object]) -> str | None:
 
 
 def _teacher_problems(recipe: Recipe) -> list[str]:
+    from sensekd.pipeline.check.shapes import shapes_of
+    from sensekd.training.arguments import training_arguments
     from sensekd.training.placement import pick_device, teacher_device
-    from sensekd.training.students import refuse_selection
     from sensekd.training.teacher import load_config, load_tokenizer
 
     teacher = recipe.teacher
@@ -101,22 +102,32 @@ def _teacher_problems(recipe: Recipe) -> list[str]:
         config = load_config(teacher)
     except InputError as error:
         return [f"teacher: {error.found}"]
-    found = []
     text = config.get_text_config()
-    try:
-        refuse_selection(text.num_hidden_layers, recipe.student)
-        teacher_device(teacher, pick_device(recipe.device))
+    tokens: int | None = None
+
+    def vocabulary() -> None:
+        nonlocal tokens
         tokens = len(load_tokenizer(teacher))
         if tokens > text.vocab_size:
-            found.append(f"teacher: the tokenizer has {tokens} tokens, the model {text.vocab_size} rows")
-    except InputError as error:
-        found.append(f"teacher or student: {error.found}")
+            raise InputError(f"teacher: the tokenizer has {tokens} tokens, the model {text.vocab_size} rows")
+
+    def student() -> None:
+        # Made on the meta device: a layer, a pattern or an adapter that fits nowhere shows as it would in the run.
+        shapes_of(recipe, None if tokens is None or tokens > text.vocab_size else tokens)
+
+    def arguments() -> None:
+        device = pick_device(recipe.device)
+        training_arguments(recipe, recipe.training.steps, Path(recipe.output) / "work", device)
+
+    looks: list[Callable[[], object]] = [vocabulary, lambda: teacher_device(teacher, pick_device(recipe.device))]
+    found = [problem for look in (*looks, student, arguments) if (problem := _problem_of(look))]
     longest = getattr(text, "max_position_embeddings", None)
     lengths = {
         "training.sequence_length": recipe.training.sequence_length,
         "evaluation.sequence_length": recipe.evaluation.sequence_length,
-        "senses.window": recipe.senses.window,
     }
+    if recipe.senses.dictionary is None:
+        lengths["senses.window"] = recipe.senses.window
     if longest is not None:
         found += [f"{key}: {n} exceeds the teacher's {longest} positions" for key, n in lengths.items() if n > longest]
     return found
@@ -133,6 +144,13 @@ def problems(recipe: Recipe) -> list[str]:
     ]
 
 
+def listed(found: Sequence[str], name: str) -> InputError:
+    """Every problem, one a line."""
+    lines = "\n".join(f"  - {line}" for line in found)
+    count = f"{len(found)} problem{'s' if len(found) > 1 else ''}"
+    return InputError(f"{name}: {count}\n{lines}", "a recipe that can run", "correct them and start again")
+
+
 def refuse_problems(recipe: Recipe, name: str) -> None:
     """Stop before anything is started.
 
@@ -140,6 +158,4 @@ def refuse_problems(recipe: Recipe, name: str) -> None:
         InputError: with every problem, one a line.
     """
     if found := problems(recipe):
-        listed = "\n".join(f"  - {line}" for line in found)
-        count = f"{len(found)} problem{'s' if len(found) > 1 else ''}"
-        raise InputError(f"{name}: {count}\n{listed}", "a recipe that can run", "correct them and start again")
+        raise listed(found, name)
