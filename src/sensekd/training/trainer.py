@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
-from sensekd.errors import InputError, SenseKDError
+from sensekd.errors import InputError
 from sensekd.losses import (
     IGNORE,
     LossTerm,
@@ -27,7 +28,8 @@ from sensekd.losses import (
     sense_push,
 )
 from sensekd.targets import select
-from sensekd.training.checkpoints import seal
+from sensekd.training.checkpoints import newest_checkpoint, seal, step_of
+from sensekd.training.failures import Interruption, Watch, explain_fault, probe, refuse_weights
 from sensekd.training.placement import carry
 from sensekd.training.projector import ProjectedStudent
 from sensekd.training.record import Window
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from sensekd.config import LossConfig
 
 _WEIGHTS: Final = "model.safetensors"
-_NEVER: Final = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,9 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         # What a trained layer is fed with has the dtype of its weights; autocast does the rest.
         self._dtype = next((value.dtype for value in self.model.parameters() if value.requires_grad), torch.float32)
         self._window = Window()
-        self._first_bad = torch.tensor(_NEVER, dtype=torch.float64, device=self.args.device)
+        self._watch = Watch(self.args.device)
+        self.interruption = Interruption()
+        self._asked = torch.zeros((), device=self.args.device)
         self._counts = Counts(*(torch.ones((), device=self.args.device),) * 3)
 
     # ---- what of the accumulated batch is supervised
@@ -151,8 +154,9 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         tokens = sum(batch["input_ids"].numel() for batch in batches) * args.world_size
         self._window.begin_step(tokens)
         self.state.num_input_tokens_seen += tokens
-        total = self._reduce(torch.stack(rows).sum(0).to(device))
-        self._counts = Counts(*total.unbind())
+        asked = torch.tensor([int(self.interruption.asked)])
+        total = self._reduce(torch.cat([torch.stack(rows).sum(0).to(device), asked.to(device)]))
+        self._counts, self._asked = Counts(*total[:-1].unbind()), total[-1]
         self._note_counts()
         return batches, self._counts.labels
 
@@ -170,6 +174,13 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
             return value
         reduced: Tensor = self.accelerator.reduce(value, reduction="sum")
         return reduced
+
+    def interrupted(self) -> bool:
+        """Whether the training is to end after the step under way: every process finds the same answer.
+
+        Of several processes each tells the others at the start of a step; nothing but that start is waited for.
+        """
+        return self.interruption.asked if self.args.world_size == 1 else bool(self._asked > 0)
 
     # ---- one forward of each model
 
@@ -248,8 +259,8 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         labels = inputs["labels"][:, 1:].reshape(-1)
         weighted = self._terms(inputs, signal, states.flatten(0, 1), logits.flatten(0, 1), labels)
         loss = torch.stack(weighted).sum() if len(weighted) > 1 else weighted[0]
-        step = torch.full_like(self._first_bad, self.state.global_step + 1)
-        self._first_bad = torch.where(torch.isfinite(loss.detach()), self._first_bad, self._first_bad.minimum(step))
+        taught = None if signal.states is None else probe(signal.states, inputs["labels"][:, 1:] != IGNORE)
+        self._watch.note(self.state.global_step + 1, inputs.get("block"), taught, loss)
         loss = loss * self.args.world_size
         return (loss, {"logits": logits}) if return_outputs else loss
 
@@ -296,7 +307,7 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         """Add the means of every term since the last logging; the only place where the device is waited for.
 
         Raises:
-            SenseKDError: the loss was not finite at some step.
+            NonFiniteError: the loss or a state of the teacher was not finite at some step.
         """
         self.refuse_non_finite()
         if "loss" in logs:
@@ -304,19 +315,27 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
     def refuse_non_finite(self) -> None:
-        """Stop where the loss has become NaN or infinite, naming the first such step."""
-        first = self._first_bad
-        if self.args.world_size > 1:
-            first = self.accelerator.gather(first.reshape(1)).min()
-        if (step := int(first)) < _NEVER:
-            raise SenseKDError(
-                f"the loss is not finite at step {step}\n"
-                "  do:       lower training.learning_rate or the weights of the loss, or use float32"
-            )
+        """Stop where the loss or a state of the teacher has become NaN or infinite, naming the first such batch.
+
+        Raises:
+            NonFiniteError: with the step and the documents of the batch.
+        """
+        fault = self._watch.read(self._gather)
+        if fault is not None:
+            raise explain_fault(fault, self.train_dataset, self.args.gradient_accumulation_steps)
+
+    def _gather(self, value: Tensor) -> Tensor:
+        if self.args.world_size == 1:
+            return value
+        gathered: Tensor = self.accelerator.gather(self.accelerator.pad_across_processes(value, pad_index=-1))
+        return gathered
 
     def floating_point_ops(self, inputs: Batch) -> int:
         """Not counted: it would walk over all parameters at every step."""
         return 0
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Trainable weights alone: the frozen ones are the teacher's."""
@@ -324,7 +343,7 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
             return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        trained = self._trained()
         source = state_dict if state_dict is not None else trained
         save_file({name: source[name].detach().contiguous() for name in trained}, folder / _WEIGHTS)
 
@@ -342,9 +361,21 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         for name, value in stored.items():
             target[name].copy_(value)
 
+    def load_finished(self, checkpoint: Path) -> None:
+        """Take over the weights and the state of a training that had reached its last step."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+
+    def keep(self) -> None:
+        """Leave a checkpoint of the last step, if there is none yet."""
+        newest = newest_checkpoint(Path(self.args.output_dir), self.distillation.made_from or {})
+        if newest is None or step_of(newest) != self.state.global_step:
+            self._save_checkpoint(self.model, None)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save, then seal what was saved to the end."""
         self.refuse_non_finite()
+        refuse_weights(self._trained(), self.state.global_step, self._reduce)
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
