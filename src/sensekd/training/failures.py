@@ -238,8 +238,10 @@ def explained(recipe: Recipe) -> Iterator[None]:
         if is_out_of_memory(error):
             raise explain_memory(error, recipe) from error
         if is_lost_peer(error):
+            # What the library says after its first sentence is advice that does not apply.
+            said = str(error).strip().splitlines()[0].partition(". ")[0]
             raise PeerError(
-                f"another process of this training has died: {str(error).strip().splitlines()[0]}\n"
+                f"another process of this training has died ({said})\n"
                 "  kept:     the newest checkpoint, if there is one\n"
                 "  do:       start the same command again; it goes on from there"
             ) from error
