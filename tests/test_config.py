@@ -74,6 +74,13 @@ def test_wrong_overrides(override: str, message: str) -> None:
         recipe_from_tree(tree(), "t", [override])
 
 
+def test_bare_words_of_yaml_are_no_booleans() -> None:
+    for word in ("auto", "on", "off"):
+        assert recipe_from_tree(tree(), "t", [f"loss.chunked={word}"]).loss.chunked == word
+    with pytest.raises(InputError, match=r"loss\.chunked"):
+        recipe_from_tree(tree(), "t", ["loss.chunked=1"])
+
+
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(tree()))

@@ -55,6 +55,22 @@ def test_jsonl_and_parquet(tmp_path: Path) -> None:
     assert list(documents(CorpusConfig(path=str(path), format="parquet", field="body"))) == TEXTS
 
 
+def test_a_subset_of_a_dataset(tmp_path: Path) -> None:
+    """A dataset of two subsets with its card, in a folder as the hub would serve it."""
+    folder = tmp_path / "wiki"
+    for number, subset in enumerate(("20231101.en", "20231101.de")):
+        (folder / subset).mkdir(parents=True)
+        (folder / subset / "train.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS[number:]))
+    listed = "".join(
+        f"- config_name: {name}\n  data_files: {name}/train.jsonl\n" for name in ("20231101.en", "20231101.de")
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
+    config = CorpusConfig(path=str(folder), format="hub", subset="20231101.de")
+    assert list(documents(config)) == TEXTS[1:]
+    with pytest.raises(InputError, match="cannot be loaded"):
+        list(documents(config.model_copy(update={"subset": "20231101.fr"})))
+
+
 def test_tokens_on_disk(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     found = tokenise(jsonl(tmp_path, [{"text": text} for text in TEXTS]), tokenizer, tmp_path / "tokens")
     assert [found.document(index).tolist() for index in range(len(found))] == [[1, 2, 3, 0], [2, 0], [3, 1, 0], [2, 0]]

@@ -10,8 +10,9 @@ import pytest
 import sensekd
 
 ROOMS = (
-    "errors", "provenance", "artefacts", "config", "corpus",
-    "lexicon", "linking", "senses", "targets", "losses", "training", "evaluation", "report", "demo", "pipeline", "cli",
+    "errors", "provenance", "artefacts", "presets", "config", "corpus",
+    "lexicon", "linking", "senses", "targets", "published", "losses", "training",
+    "evaluation", "report", "demo", "pipeline", "cli",
 )  # fmt: skip
 ROOT = Path(sensekd.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))

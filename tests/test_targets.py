@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sensekd.targets import build_table, compose_spans, nearest, select, whole_words
+from sensekd.targets import build_table, compose_spans, nearest, select, targets_of, whole_words
 
 WIDTH = 6
 
@@ -202,3 +202,19 @@ def test_relations_apply_to_whole_words_alone() -> None:
     ids = torch.tensor([[2, 0, 1, 0, 3, 4, 2, 0]])
     #   labels:            0  1  0  3  4  2  0
     assert whole_words(ids, starts, ends).tolist() == [[False, False, True, True, True, True, False]]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_kept_row_ids_give_the_same_targets_again(own: bool) -> None:
+    world = World([2, 3, 1, 4], [[1], [2], [1, 3]], synonyms={0: [0, 2]}, antonyms={0: [1], 3: [2]})
+    table = build_table(world.dictionary(), world.relations())  # type: ignore[arg-type]
+    states = torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(1))
+    labels, whole = torch.tensor([0, 3, -100, 1, 0, 3]), torch.tensor([True, True, True, True, False, True])
+    first = select(table, labels, whole, states, 2, own=own)
+    assert first.kept is not None
+    again = targets_of(table, first.kept)
+    for name in ("pull_at", "pull_mean", "pull_spread", "push_at", "push_rows", "push_mask", "own_nearest"):
+        one, other = getattr(first, name), getattr(again, name)
+        assert (one is None and other is None) or torch.equal(one, other)
+    torch.testing.assert_close(table.rows[first.kept.pull_ids[3]].mean(0), first.pull_mean[3])
+    assert (first.kept.own_ids is not None) == own

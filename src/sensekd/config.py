@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sensekd.errors import InputError
+from sensekd.presets import with_preset
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
@@ -21,6 +22,11 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def _yaml_word(value: Any) -> Any:
+    """YAML reads a bare `on` or `off` as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class _Section(BaseModel):
@@ -60,6 +66,7 @@ class CorpusConfig(_Section):
 
     `records` says what a row is. `fraction`, `limit` and `repeat` choose documents by a hash of their content with
     `seed`, whatever their order; `longest` leaves out what has more tokens. `mixture` makes one corpus of several.
+    `subset` is the configuration of a hub dataset that has several, such as the dump of one language.
     """
 
     path: str = ""
@@ -75,6 +82,7 @@ class CorpusConfig(_Section):
     respond: RespondConfig | None = None
     separator: Annotated[str, Field(min_length=1)] | None = None
     split: str = "train"
+    subset: str | None = None
     skip_documents: Annotated[int, Field(ge=0)] = 0
     max_documents: Positive | None = None
     max_tokens: Positive | None = None
@@ -115,9 +123,9 @@ class CorpusConfig(_Section):
 
 
 class LexiconSource(_Section):
-    """One source of relations."""
+    """One source of relations, or (`morpholex`) of the affixes that `polarity` reads."""
 
-    kind: Literal["pairs", "wordnet"]
+    kind: Literal["pairs", "wordnet", "wndb", "wiktionary", "morpholex"]
     path: str | None = None
     relation: Literal["synonym", "antonym"] | None = None
     delimiter: Annotated[str, Field(min_length=1)] = "\t"
@@ -130,22 +138,49 @@ class LexiconSource(_Section):
             raise ValueError("kind: pairs needs `path` and `relation`")
         if self.kind == "wordnet" and (self.path is None) == (self.lexicon is None):
             raise ValueError("kind: wordnet needs either `path` (a WN-LMF file) or `lexicon` (one installed in wn)")
+        if self.kind in {"wndb", "wiktionary", "morpholex"} and self.path is None:
+            raise ValueError(f"kind: {self.kind} needs `path`")
         return self
 
 
 class LexiconConfig(_Section):
-    """Synonyms and antonyms."""
+    """Synonyms and antonyms.
+
+    `hypernyms` takes hypernyms of WordNets and Wiktionary with this weight; `polarity` adds antonyms by negating
+    affixes; `max_synonyms` and `max_antonyms` cap the relations of a word (ranked with `frequencies`, a file of word
+    TAB count); `strict` ends at the first damaged line of a dump.
+    """
 
     sources: tuple[LexiconSource, ...] = ()
     language: str = "en"
     drop_tags: tuple[str, ...] = ("archaic", "obsolete", "misspelling")
+    hypernyms: Annotated[float, Field(gt=0, lt=1)] | None = None
+    polarity: bool = False
+    max_synonyms: Positive | None = None
+    max_antonyms: Positive | None = None
+    frequencies: str | None = None
+    strict: bool = False
+
+    @model_validator(mode="after")
+    def _used(self) -> LexiconConfig:
+        if not self.polarity and any(source.kind == "morpholex" for source in self.sources):
+            raise ValueError("a source of kind morpholex is read for `polarity: true` alone")
+        if self.frequencies is not None and self.max_synonyms is None and self.max_antonyms is None:
+            raise ValueError("`frequencies` ranks relations for `max_synonyms` and `max_antonyms`; neither is set")
+        return self
 
 
 class LinkingConfig(_Section):
-    """Words to tokens: neighbours of up to `max_pieces` (m); refuse below `floor` of the heads linked."""
+    """Words to tokens: neighbours of up to `max_pieces` (m), and below what the run refuses to start.
+
+    `floor` is of heads: tokens that spell a related word and have a neighbour. Real tokenizers link 91 to 98 % of
+    them; half as many means that the tokenizer cannot write the lexicon's language. `position_floor` is of the training
+    text: whole words with a linked synonym or antonym. A lexicon of the text's language reaches tens of per cent.
+    """
 
     max_pieces: Positive = 3
-    floor: Fraction = 0.0
+    floor: Fraction = 0.5
+    position_floor: Fraction = 0.01
 
 
 class SensesConfig(_Section):
@@ -153,13 +188,16 @@ class SensesConfig(_Section):
 
     `dictionary` names one that stands already; then nothing is sampled, and it must be of the recipe's teacher.
     `store` is the form of the centroids on disk; `residence` says where the rows stay while a student is trained.
+    `k: adaptive` chooses the number of senses of each token, 1 to `k_max`, from its states. `memory` bounds the bytes
+    of temporaries of the clustering (by default what suits the device); it changes time, not results.
     """
 
     dictionary: str | None = None
     corpus: CorpusConfig | None = None
     assignment: Literal["predicted", "next", "agree"] = "predicted"
     samples_per_token: Positive = 200
-    k: Positive = 10
+    k: Positive | Literal["adaptive"] = 10
+    k_max: Positive = 16
     minimum_support: Positive = 2
     restarts: Positive = 1
     iterations: Positive = 50
@@ -170,6 +208,7 @@ class SensesConfig(_Section):
     store: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     residence: Literal["auto", "device", "host"] = "auto"
     seed: int = 0
+    memory: Positive | None = None
 
 
 class LoraConfig(_Section):
@@ -228,7 +267,13 @@ class PositionsConfig(_Section):
 
 
 class LossConfig(_Section):
-    """L = L_CE + α τ² L_KL + λ L_sense + μ L_hid, and what the senses are pulled to and pushed from."""
+    """L = L_CE + α τ² L_KL + λ L_sense + μ L_hid, and what the senses are pulled to and pushed from.
+
+    `divergence` puts reverse KL or Jensen-Shannon (`jsd_beta`) in the place of the forward KL. `chunked` computes CE
+    and KL without whole logits, `chunk_elements` scores at a time; `auto` does so where the vocabulary is large and
+    the model's way from scores to logits is known. `targets: published` supervises as the published code does, with
+    up to `neighbours` synonyms and antonyms drawn; it belongs to `preset: published`.
+    """
 
     alpha: NonNegative = 0.7
     tau: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
@@ -242,6 +287,18 @@ class LossConfig(_Section):
     synonyms: bool = True
     antonyms: bool = True
     positions: Literal["all"] | PositionsConfig = "all"
+    targets: Literal["method", "published"] = "method"
+    neighbours: Positive = 25
+    divergence: Literal["forward", "reverse", "jsd"] = "forward"
+    jsd_beta: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    chunked: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_word)] = "auto"
+    chunk_elements: Positive = 1 << 24
+
+    @model_validator(mode="after")
+    def _published(self) -> LossConfig:
+        if self.targets == "published" and (self.positions == "all" or self.push != "absolute"):
+            raise ValueError("targets: published needs `positions` with a fraction and a minimum, and `push: absolute`")
+        return self
 
     @property
     def effective_margin(self) -> float:
@@ -330,6 +387,7 @@ class Recipe(_Section):
     output: str
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"
+    preset: Literal["published"] | None = None
     teacher: TeacherConfig
     corpus: CorpusConfig
     lexicon: LexiconConfig = LexiconConfig()
@@ -340,6 +398,11 @@ class Recipe(_Section):
     training: TrainingConfig
     evaluation: EvaluationConfig
     compare: CompareConfig = CompareConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, tree: Any) -> Any:
+        return with_preset(tree)
 
     @model_validator(mode="after")
     def _possible_arms(self) -> Recipe:
@@ -405,6 +468,18 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), yaml.safe_load(raw)
     except yaml.YAMLError as error:
         raise InputError(f"--set {key}: {raw!r} is not YAML", "a YAML value such as 0.5, true or [1, 2]") from error
+
+
+def corpus_from(tree: dict[str, Any]) -> CorpusConfig:
+    """A corpus that is named on the command line and not in a recipe.
+
+    Raises:
+        InputError: with every error of the tree, one a line.
+    """
+    try:
+        return CorpusConfig.model_validate(tree)
+    except ValidationError as error:
+        raise InputError("the corpus: " + "; ".join(_described(error)), "a corpus as in a recipe") from error
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

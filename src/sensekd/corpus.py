@@ -72,12 +72,12 @@ def source_rows(config: CorpusConfig) -> Iterator[dict[str, Any]]:
 
     if config.format == "hub":
         try:
-            dataset = datasets.load_dataset(config.path, split=config.split, streaming=True)
+            dataset = datasets.load_dataset(config.path, config.subset, split=config.split, streaming=True)
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
             raise InputError(
                 f"the dataset {config.path!r} cannot be loaded: {str(error).splitlines()[0]}",
                 "a dataset of the hub that can be reached",
-                "check corpus.path and corpus.split, or download it and give its files",
+                "check corpus.path, corpus.subset and corpus.split, or download it and give its files",
             ) from error
     else:
         if Path(config.path).stat().st_size == 0:

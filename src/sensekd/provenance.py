@@ -49,6 +49,7 @@ class TeacherIdentity:
         width: D, the hidden width.
         vocabulary: rows of the output embedding.
         state: which hidden state is meant; `last` is the state after the final norm.
+        dtype: in which the teacher computed, which decides the last bits; None where it does not matter.
     """
 
     model: str
@@ -57,11 +58,14 @@ class TeacherIdentity:
     width: int
     vocabulary: int
     state: str = "last"
+    dtype: str | None = None
 
     def compared(self) -> dict[str, Any]:
-        """The fields that must be equal for two identities to be the same teacher."""
+        """The fields that must be equal for two identities to be the same teacher; a dtype only where one is named."""
         fields = asdict(self)
         del fields["model"]
+        if self.dtype is None:
+            del fields["dtype"]
         return fields
 
 

@@ -71,6 +71,27 @@ class Ragged:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The row ids that selection keeps: all of it that depends on the teacher's states, small enough to be stored.
+
+    Attributes:
+        pull_at: [P] int64, indices into the N label positions.
+        pull_ids, pull_mask: [P, κ] row ids and which of them count.
+        push_at: [Q] int64, indices into the N label positions.
+        push_ids, push_mask: [Q, κ] row ids and which of them count.
+        own_ids: [Q] the own sense nearest to the teacher's state (relative push), or None.
+    """
+
+    pull_at: Tensor
+    pull_ids: Tensor
+    pull_mask: Tensor
+    push_at: Tensor
+    push_ids: Tensor
+    push_mask: Tensor
+    own_ids: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class SenseTargets:
     """Where the student's states are pulled to and pushed from (equations of the sense loss, DSKD, arXiv 2602.22351).
 
@@ -85,6 +106,7 @@ class SenseTargets:
         push_rows: [Q, κ, D] kept rows of N_t.
         push_mask: [Q, κ] bool, False where N_t has fewer than κ rows.
         own_nearest: [Q, D] the own sense nearest to the teacher's state (relative push), or None.
+        kept: the row ids behind the vectors.
     """
 
     pull_at: Tensor
@@ -94,6 +116,7 @@ class SenseTargets:
     push_rows: Tensor
     push_mask: Tensor
     own_nearest: Tensor | None = None
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -377,14 +400,22 @@ def _keep(lists: Ragged, tokens: Tensor, states: Tensor, table: SenseTable, kapp
     return nearest(squared_distances(states, table, crow, ids), crow, ids, kappa)
 
 
-def _pull(table: SenseTable, lists: Tensor, states: Tensor, kappa: int) -> tuple[Tensor, Tensor]:
+def _pull(table: SenseTable, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [P, D] and spread [P] of the kept positive rows."""
-    ids, mask = _keep(table.positive, lists, states, table, kappa)
     weight = mask / mask.sum(1, keepdim=True)
     # A weighted bag reads κ rows a position and writes one; the [P, κ, D] tensor is never made.
     mean = F.embedding_bag(ids, table.rows, mode="sum", per_sample_weights=weight.to(table.rows.dtype))
     spread = (table.norms[ids] * weight).sum(1) - mean.square().sum(-1)
     return mean, spread.clamp(min=0) / mean.shape[1]
+
+
+@torch.no_grad()
+def targets_of(table: SenseTable, kept: Kept) -> SenseTargets:
+    """The vectors behind kept row ids."""
+    mean, spread = _pull(table, kept.pull_ids, kept.pull_mask)
+    own_nearest = None if kept.own_ids is None else table.rows[kept.own_ids]
+    rows = table.rows[kept.push_ids]
+    return SenseTargets(kept.pull_at, mean, spread, kept.push_at, rows, kept.push_mask, own_nearest, kept)
 
 
 @torch.no_grad()
@@ -408,10 +439,8 @@ def select(
     pull_at = table.pulled(labels_N, whole_N).nonzero()[:, 0]
     push_at = table.pushed(labels_N, whole_N, relative=own).nonzero()[:, 0]
     lists = table.positive_list(labels_N[pull_at], whole_N[pull_at])
-    mean, spread = _pull(table, lists, teacher_ND[pull_at], kappa)
+    pulled = _keep(table.positive, lists, teacher_ND[pull_at], table, kappa)
     tokens, states = labels_N[push_at], teacher_ND[push_at]
-    ids, mask = _keep(table.negative, tokens, states, table, kappa)
-    own_nearest = table.rows[_keep(table.own, tokens, states, table, 1)[0][:, 0]] if own and len(tokens) else None
-    if own and own_nearest is None:
-        own_nearest = table.rows.new_zeros((0, table.rows.shape[1]))
-    return SenseTargets(pull_at, mean, spread, push_at, table.rows[ids], mask, own_nearest)
+    pushed = _keep(table.negative, tokens, states, table, kappa)
+    own_ids = _keep(table.own, tokens, states, table, 1)[0][:, 0] if own else None
+    return targets_of(table, Kept(pull_at, *pulled, push_at, *pushed, own_ids))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sensekd.artefacts import MANIFEST
 from sensekd.errors import InputError
 from sensekd.lexicon import ANTONYM, SYNONYM, Lexicon, merge, relation_frame
-from sensekd.lexicon.relations import SCHEMA
+from sensekd.lexicon.relations import SCHEMA, base_language
 
 
 def frame(*rows: tuple[str, str, str], **columns: object) -> pl.DataFrame:
@@ -51,6 +51,27 @@ def test_a_conflict_in_another_language_is_none() -> None:
     lexicon = merge([frame(("gift", "present", SYNONYM)), frame(("gift", "present", ANTONYM), language="de")])
     assert lexicon.facts["conflicting_pairs"] == 0
     assert lexicon.relations.height == 4
+
+
+def test_regions_of_a_language_are_one_in_conflicts_and_hypernyms_yield_too() -> None:
+    british = frame(("flat", "even", ANTONYM), language="en-GB")
+    lexicon = merge(
+        [frame(("flat", "even", SYNONYM), ("even", "flat", "hypernym"), ("flat", "level", SYNONYM)), british]
+    )
+    assert pairs(lexicon) == {
+        ("flat", "even", ANTONYM), ("even", "flat", ANTONYM), ("flat", "level", SYNONYM), ("level", "flat", SYNONYM),
+    }  # fmt: skip
+    assert (lexicon.facts["dropped"]["conflict"], lexicon.facts["conflicting_pairs"]) == (2, 1)
+    assert set(lexicon.relations["language"]) == {"en", "en-GB"}
+
+
+@pytest.mark.parametrize(
+    ("code", "base"),
+    [("en", "en"), ("en-GB", "en"), ("en_us", "en"), ("sr-Latn-RS", "sr"), ("roa-opt", "roa-opt"),
+     ("zh-min-nan", "zh-min-nan"), ("de-1996", "de"), ("", "")],
+)  # fmt: skip
+def test_the_base_of_a_language(code: str, base: str) -> None:
+    assert base_language(code) == base
 
 
 def test_no_word_is_related_to_itself() -> None:

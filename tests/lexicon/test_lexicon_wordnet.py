@@ -148,3 +148,41 @@ def test_small_and_odd_files_are_read(data_dir: Path, name: str) -> None:
         "sense-member-order": {"foo", "bar"},
     }
     assert set(frame["head"]) == expected.get(name, set())
+
+
+def test_entities_and_bombs_are_refused(tmp_path: Path) -> None:
+    entities = '<!DOCTYPE LexicalResource [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
+    path = tmp_path / "entities.xml"
+    path.write_bytes(document(ENGLISH).replace(HEADER.splitlines()[1].encode(), entities.encode()))
+    for file, pack in ((path, bytes), (tmp_path / "entities.xml.gz", gzip.compress)):
+        file.write_bytes(pack(path.read_bytes()))
+        with pytest.raises(InputError, match="declares XML entities"):
+            read_wordnet(file)
+    bomb = tmp_path / "bomb.xml.gz"
+    bomb.write_bytes(gzip.compress(document(ENGLISH) + b" " * (40 << 20)))
+    with pytest.raises(InputError, match="unpacks to more than"):
+        read_wordnet(bomb)
+
+
+def test_hypernyms_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    above = '<Synset id="y1" ili="" partOfSpeech="s"><SynsetRelation relType="hypernym" target="y2"/>'
+    lexicon = ENGLISH.replace(
+        '<Synset id="y1" ili="" partOfSpeech="s"><Definition>moving\n     at speed</Definition>', above
+    )
+    assert lexicon != ENGLISH
+    path = tmp_path / "h.xml"
+    path.write_bytes(document(lexicon))
+    frame = read_wordnet(path, hypernyms=0.25)
+    assert set(frame.filter(relation="hypernym").select("head", "tail", "weight").rows()) == {
+        ("quick", "slow", 0.25), ("fast", "slow", 0.25),
+    }  # fmt: skip
+    assert read_wordnet(path).filter(relation="hypernym").is_empty()
+
+
+def test_every_installed_lexicon_of_a_language(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wn.config, "data_directory", tmp_path / "wn")
+    wn.add(tiny, progress_handler=None)
+    assert set(read_installed("*", language="de")["head"]) == {"Haus", "Gebäude"}
+    assert set(read_installed("*").select(COLUMNS).rows()) == ROWS
+    with pytest.raises(InputError, match="is installed"):
+        read_installed("*", language="fr")

@@ -147,11 +147,21 @@ def test_a_corpus_without_a_word_of_the_dictionary_is_refused(tmp_path: Path) ->
     write_corpus(tmp_path / "train.jsonl", 60, 1, WORDS[:18])
     assert invoke("senses", "build", str(write_recipe(tmp_path, tree)))[0] == 0
     write_corpus(tmp_path / "train.jsonl", 60, 1, WORDS[18:])
-    tree["output"] = str(tmp_path / "run2")
+    tree |= {"output": str(tmp_path / "run2"), "linking": {"position_floor": 0}}
     tree["senses"]["dictionary"] = str(tmp_path / "run" / "senses")
     code, said = invoke("run", str(write_recipe(tmp_path, tree)))
     assert code == 2
     assert "has a sense" in said
+
+
+def test_a_lexicon_that_says_nothing_of_the_text_is_refused_before_the_teacher_runs(tmp_path: Path) -> None:
+    tree = write_inputs(tmp_path)
+    write_corpus(tmp_path / "train.jsonl", 60, 1, WORDS[18:])
+    code, said = invoke("run", str(write_recipe(tmp_path, tree)))
+    assert code == 2
+    assert "0 have a linked synonym or antonym (0.0%" in said
+    assert "linking.position_floor" in said
+    assert not (tmp_path / "run" / "sample").exists()
 
 
 def test_check_names_every_problem_at_once(tmp_path: Path) -> None:

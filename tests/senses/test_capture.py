@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from senses_fakes import FakeTeacher, content_hash, corpus, identity, random_doc
 
 from sensekd.errors import InputError, SenseKDError
 from sensekd.senses.capture import capture, window_states
-from sensekd.senses.pool import Occurrences, SamplePool
-from sensekd.senses.sample import StateSample, hash_pair, keep_smallest, merge_samples, uniform, unsigned
+from sensekd.senses.journal import Journal
+from sensekd.senses.pool import Occurrences, PoolShape, SamplePool
+from sensekd.senses.sample import StateSample, hash_pair, keep_smallest, uniform, unsigned
+from sensekd.senses.shards import merge_samples
 
 MASK = (1 << 64) - 1
 
@@ -80,7 +83,7 @@ def test_order_and_repetition_of_documents_leave_no_trace() -> None:
     shuffled = documents[::-1] + documents[3:9]
     once = capture(FakeTeacher(), corpus(documents), settings(), identity())
     assert_same(once, capture(FakeTeacher(), corpus(shuffled), settings(), identity()))
-    assert once.facts["repeated_documents"] == 0
+    assert once.facts["documents"] == len({tuple(ids) for ids in documents})
 
 
 def test_halves_merge_to_the_whole() -> None:
@@ -182,27 +185,39 @@ def test_ties_of_priority_go_by_document_then_position() -> None:
     assert keep_smallest(tokens[:0], priorities[:0], documents[:0], positions[:0], 3).tolist() == []
 
 
-def test_pool_keeps_the_smallest_over_many_compactions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensekd.senses.pool._BLOCK", 16)
-    random = np.random.default_rng(0)
-    count, width = 2000, 37
-    tokens = random.integers(0, 5, count)
-    keys = random.permutation(count) - 1000
-    states = torch.from_numpy(random.standard_normal((count, width)))
-    pool = SamplePool(5, 20, np.zeros(1, dtype=np.uint64), torch.float64, torch.device("cpu"))
+def filled_pool(folder: Path, tokens: np.ndarray, keys: np.ndarray, states: torch.Tensor) -> tuple[SamplePool, int]:
+    """A pool of 5 tokens x 20 that took everything in, and how many candidates its thresholds refused."""
+    shape = PoolShape(5, 20, states.shape[1], torch.float32)
+    pool = SamplePool(Journal(folder, "k", 0.0), shape, np.zeros(1, dtype=np.uint64), torch.device("cpu"))
     refused = 0
-    for start in range(0, count, 30):
-        here = np.arange(start, min(start + 30, count))
+    for start in range(0, len(keys), 30):
+        here = np.arange(start, min(start + 30, len(keys)))
         wanted = keys[here] <= pool.threshold[torch.from_numpy(tokens[here])].numpy()
         refused += int((~wanted).sum())
         here = here[wanted]
         pool.add(Occurrences(tokens[here], keys[here], np.zeros_like(here), here), states[torch.from_numpy(here)])
-    assert len(pool._blocks) * 16 <= 1.5 * 100 + 3 * 16, "memory stays near what is kept"
-    rows, kept = pool.finish()
+        pool.settle(start)
+    return pool, refused
+
+
+def test_pool_keeps_the_smallest_over_many_compactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensekd.senses.pool._BLOCK", 16)
+    monkeypatch.setattr("sensekd.senses.rows._FIRST", 4)
+    random = np.random.default_rng(0)
+    count, width = 2000, 37
+    tokens = random.integers(0, 5, count)
+    keys = random.permutation(count) - 1000
+    states = torch.from_numpy(random.standard_normal((count, width), dtype=np.float32))
+    pool, refused = filled_pool(tmp_path, tokens, keys, states)
+    disk = sum(path.stat().st_size for path in tmp_path.glob("states-*"))
+    assert disk <= 1.5 * 100 * width * 4 + 30 * width * 4, "half as much again as is kept, and one batch"
+    rows = pool.finish(count)
+    kept = torch.cat([piece for _, pieces in pool.parts() for piece in pieces])
     expected = np.concatenate([sorted(np.flatnonzero(tokens == v), key=lambda i: keys[i])[:20] for v in range(5)])
-    assert rows.position.tolist() == expected.tolist()
+    assert rows["position"].tolist() == expected.tolist()
     assert torch.equal(kept, states[torch.from_numpy(expected)])
     assert refused > count / 2
+    assert not list(tmp_path.glob("states-*")), "a part that was taken is gone"
 
 
 def llama(**shape: int) -> object:

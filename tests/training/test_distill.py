@@ -105,8 +105,15 @@ def by_hand(teacher: Any, student: Any, rows: torch.Tensor, loss: LossConfig) ->
     return found | {"n_pull": float(len(sums["pull"])), "n_push": float(len(sums["push"]))}
 
 
-def test_first_loss_against_a_loop_over_positions(tmp_path: Path) -> None:
-    chosen = {"loss__mu": 0.3, "loss__lambda": 0.9, "loss__margin": 6.0, "training__log_every": 1}
+@pytest.mark.parametrize("chunked", ["off", "on"])
+def test_first_loss_against_a_loop_over_positions(chunked: str, tmp_path: Path) -> None:
+    chosen = {
+        "loss__chunked": chunked,
+        "loss__mu": 0.3,
+        "loss__lambda": 0.9,
+        "loss__margin": 6.0,
+        "training__log_every": 1,
+    }
     original = blocks()
     result = run(tmp_path, steps=1, training__warmup=0.0, **chosen)
     config = recipe(**chosen)
@@ -132,9 +139,10 @@ def first_batch(seed: int, size: int, count: int) -> list[int]:
     return torch.randperm(size, generator=generator).tolist()[:count]
 
 
-def test_no_sense_weight_is_plain_distillation_to_the_bit(tmp_path: Path) -> None:
-    one = run(tmp_path / "a", senses=True, loss__lambda=0.0)
-    other = run(tmp_path / "b", senses=False, loss__lambda=0.0)
+@pytest.mark.parametrize("chunked", ["off", "on"])
+def test_no_sense_weight_is_plain_distillation_to_the_bit(chunked: str, tmp_path: Path) -> None:
+    one = run(tmp_path / "a", senses=True, loss__lambda=0.0, loss__chunked=chunked)
+    other = run(tmp_path / "b", senses=False, loss__lambda=0.0, loss__chunked=chunked)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert history(one) == history(other)
     assert {"ce", "kl"} <= set(one.history[0])
@@ -165,9 +173,11 @@ def test_accumulation_changes_nothing(positions: object, push: str, tmp_path: Pa
         assert left == pytest.approx(right, rel=1e-5)
 
 
-def test_shared_trunk_changes_nothing(tmp_path: Path) -> None:
-    shared = run(tmp_path / "a")
-    whole = run(tmp_path / "b", student={"layers": 3, "train_top": 1, "shared_trunk": "off"})
+@pytest.mark.parametrize("chunked", ["off", "on"])
+def test_shared_trunk_changes_nothing(chunked: str, tmp_path: Path) -> None:
+    shared = run(tmp_path / "a", loss__chunked=chunked)
+    student = {"layers": 3, "train_top": 1, "shared_trunk": "off"}
+    whole = run(tmp_path / "b", student=student, loss__chunked=chunked)
     assert (shared.shared_layers, whole.shared_layers) == (2, 0)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert history(shared) == history(whole)

@@ -1,4 +1,4 @@
-"""One process of a distributed distillation; started by torchrun. Arguments: folder, batch size of a process."""
+"""One process of a distributed distillation, started by torchrun. Arguments: folder, batch size, loss.chunked."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ config = recipe(
     loss__positions={"fraction": 0.5, "minimum": 3},
     loss__mu=0.1,
     loss__margin=3.0,
+    loss__chunked=sys.argv[3],
     training__save_every=3,
 )
 result = distill(

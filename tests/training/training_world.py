@@ -30,6 +30,7 @@ from transformers import (
 
 from sensekd.config import Recipe
 from sensekd.corpus import TokenDocuments
+from sensekd.published import build_published
 from sensekd.targets import Ragged, SenseTable, build_table
 from sensekd.training.data import TokenBlocks
 
@@ -111,8 +112,11 @@ class _Relations:
     span_pieces: torch.Tensor
 
 
-def table(seed: int = 0) -> SenseTable:
-    """Two or three senses for most tokens; token v has synonym v + 1 (v even) and antonym v + 7 (v divisible by 3)."""
+def table(seed: int = 0, published: bool = False) -> SenseTable:
+    """Two or three senses for most tokens; token v has synonym v + 1 (v even) and antonym v + 7 (v divisible by 3).
+
+    The published targets know no neighbours of one token: there every neighbour has its successor as a second piece.
+    """
     generator = torch.Generator().manual_seed(seed)
     counts = torch.where(torch.arange(VOCABULARY) % 5 == 0, 0, 2 + torch.arange(VOCABULARY) % 2)
     indptr = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
@@ -124,8 +128,9 @@ def table(seed: int = 0) -> SenseTable:
         ids = ((torch.arange(VOCABULARY) + shift) % VOCABULARY)[chosen.bool()]
         return torch.nn.functional.pad(chosen.cumsum(0), (1, 0)), ids
 
-    relations = _Relations(*lists(2, 1), *lists(3, 7), torch.arange(VOCABULARY + 1), spans)
-    return build_table(_Dictionary(indptr, centroids), relations)  # type: ignore[arg-type]
+    size, pieces = (2, torch.stack([spans, (spans + 1) % VOCABULARY], 1).flatten()) if published else (1, spans)
+    relations = _Relations(*lists(2, 1), *lists(3, 7), size * torch.arange(VOCABULARY + 1), pieces)
+    return (build_published if published else build_table)(_Dictionary(indptr, centroids), relations)  # type: ignore[arg-type]
 
 
 def edges() -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""`sensekd senses build|show`: the sense dictionary."""
+"""`sensekd senses build|merge|update|show`: the sense dictionary."""
 
 from __future__ import annotations
 
@@ -14,15 +14,91 @@ app = typer.Typer(help="The sense dictionary: build it from a teacher and a corp
 
 @app.command("build")
 @command
-def build(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> Summary:
-    """Sample the teacher's states over the recipe's corpus and cluster them into senses."""
+def build(
+    recipe: RecipePath,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard", metavar="I/N", help="Sample only part I of N of the documents; `senses merge` joins them."
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> Summary:
+    """Sample the teacher's states over the recipe's corpus and cluster them into senses.
+
+    Under torchrun every process samples a part of the documents, and the first one merges and clusters.
+    """
     from sensekd.config import load_recipe
+    from sensekd.pipeline.shards import build_shard_of, build_together, processes
     from sensekd.pipeline.single import build_senses_of
 
     loaded = load_recipe(recipe, overrides or ())
-    facts: dict[str, Any] = with_reporter(lambda reporter: build_senses_of(loaded, reporter))
-    text = "\n".join([f"senses: {facts['senses']}", *(f"  {name}: {value}" for name, value in facts["facts"].items())])
-    return Summary(text, facts)
+    if shard is not None:
+        return _told(with_reporter(lambda reporter: build_shard_of(loaded, shard, reporter)))
+    run = build_together if processes() > 1 else build_senses_of
+    facts: dict[str, Any] = with_reporter(lambda reporter: run(loaded, reporter))
+    if not facts:
+        raise typer.Exit
+    return _told(facts)
+
+
+def _told(facts: dict[str, Any]) -> Summary:
+    (what, where), *_ = facts.items()
+    return Summary(
+        "\n".join([f"{what}: {where}", *(f"  {name}: {value}" for name, value in facts["facts"].items())]), facts
+    )
+
+
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+
+
+@app.command("merge")
+@command
+def merge(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="A B ...", help="Samples, shards, dictionaries with their sample, or runs."),
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Where the folders `sample` and `senses` go.")],
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Cluster as this recipe says; default: as the sources were.")
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> Summary:
+    """Join samples and cluster them: the bytes are those of one build over all documents together."""
+    from sensekd.pipeline.growing import merge_senses
+
+    return _told(with_reporter(lambda reporter: merge_senses(folders, output, reporter, recipe=recipe, device=device)))
+
+
+@app.command("update")
+@command
+def update(
+    dictionary: Annotated[Path, typer.Argument(help="A dictionary with its sample beside it, or a run.")],
+    corpus: Annotated[str, typer.Option("--corpus", help="The new documents: a file, or a dataset of the hub.")],
+    format: Annotated[str, typer.Option("--format", help="text, jsonl, parquet or hub.")] = "jsonl",
+    field: Annotated[str, typer.Option("--field", help="The key that holds the text.")] = "text",
+    separator: Annotated[str | None, typer.Option("--separator", help="Between the documents of a text file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Where `sample` and `senses` go; default: in place of the old ones.")
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> Summary:
+    """Add the documents of a further corpus to a dictionary, and say what became of its senses.
+
+    The bytes are those of one build over all documents. To go on with a run whose dictionary was updated in place,
+    name it as senses.dictionary in the recipe; otherwise the run would build it again from its own corpus.
+    """
+    from sensekd.config import corpus_from
+    from sensekd.pipeline.growing import change_lines, update_senses
+
+    config = corpus_from({"path": corpus, "format": format, "field": field, "separator": separator})
+    facts = with_reporter(lambda reporter: update_senses(dictionary, config, reporter, output=output, device=device))
+    counts = [f"  {name}: {value}" for name, value in facts["new"].items()]
+    return Summary("\n".join([_told(facts).text, "what is new:", *counts, *change_lines(facts["changes"])]), facts)
 
 
 @app.command("show")
@@ -52,3 +128,20 @@ def show(
     marked = bold if terminal() else None
     text, data = read_senses(Path(named[0]) if named else folder, word, verify=verify, emphasise=marked)
     return Summary(text, {"word": word, "senses": data})
+
+
+@app.command("evaluate")
+@command
+def evaluate(
+    target: Annotated[Path, typer.Argument(metavar="RECIPE_OR_RUN", help="A recipe, or the folder of a run.")],
+    coarse: Annotated[
+        Path | None, typer.Option("--coarse", metavar="DIR", help="The folder CoarseWSD-20: one folder a word.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> Summary:
+    """Judge the senses: AMI and purity on the recipe's gold senses, accuracy by nearest centroid on CoarseWSD-20."""
+    from sensekd.pipeline.judging import describe_quality, evaluate_senses
+
+    found = with_reporter(lambda reporter: evaluate_senses(target, coarse, overrides or (), reporter))
+    return Summary(describe_quality(found), found)

@@ -9,11 +9,14 @@ from functools import cached_property
 from importlib import resources
 from itertools import pairwise
 
+from sensekd.demo.grammar import GRAMMARS, Grammar
+
 Frame = tuple[str, ...]
 """Literal text at even places, slot names at odd ones."""
 
 _SLOT = re.compile(r"\{(\w+)\}")
-_HEAD = re.compile(r"(\w+) (\w+) (~?)(\w+): (.+)")
+_HEAD = re.compile(r"(\w+)(?:/([mfn]))? (\w+) (~?)(\w+): (.+)")
+_VERBS = ("can", "has", "kann", "hat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Sense:
     gloss: str
     before: tuple[Frame, ...]
     after: Frame
+    gender: str = ""
 
     @property
     def name(self) -> str:
@@ -73,6 +77,15 @@ class Language:
     kinds: tuple[Kind, ...]
     forms: Mapping[str, tuple[Frame, ...]]
     names: tuple[str, ...]
+    grammar: Grammar = GRAMMARS["english"]
+
+    @cached_property
+    def told_by_gender(self) -> frozenset[str]:
+        """Ambiguous words whose senses differ in gender, so that an article before the word tells them apart."""
+        genders: dict[str, set[str]] = {}
+        for sense in self.senses:
+            genders.setdefault(sense.word, set()).add(sense.gender)
+        return frozenset(word for word, found in genders.items() if len(found) > 1)
 
     @cached_property
     def senses_of_scene(self) -> Mapping[str, tuple[Sense, ...]]:
@@ -81,10 +94,11 @@ class Language:
     @cached_property
     def content_words(self) -> tuple[str, ...]:
         """The single words of the inventories, sorted; function words and names are not among them."""
-        words = {word for slots in self.scenes.values() for some in slots.values() for word in some}
+        bare = self.grammar.bare
+        words = {bare(word) for slots in self.scenes.values() for some in slots.values() for word in some}
         words |= {word for pair in self.pairs for word in (pair.first, pair.second)}
         words |= {word for sense in self.senses for word in (sense.word, sense.substitute)}
-        words |= {word for kind in self.kinds for word in (kind.name, *kind.members)}
+        words |= {bare(word) for kind in self.kinds for word in (kind.name, *kind.members)}
         return tuple(sorted(words))
 
 
@@ -102,16 +116,13 @@ def read_language(name: str = "english") -> Language:
         kinds=tuple(_kinds(name)),
         forms={key: tuple(map(compile_frame, lines)) for key, lines in sections.items() if key != "names"},
         names=tuple(sections["names"]),
+        grammar=GRAMMARS[name],
     )
 
 
 def compile_frame(text: str) -> Frame:
     """``"The {A} ran"`` becomes ``("The ", "A", " ran")``."""
     return tuple(_SLOT.split(text))
-
-
-def with_article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def capitalised(text: str) -> str:
@@ -139,11 +150,11 @@ def _senses(name: str) -> Iterator[Sense]:
     for start, end in zip(heads, [*heads[1:], len(lines)], strict=True):
         match = _HEAD.fullmatch(lines[start])
         assert match is not None
-        word, scene, tilde, substitute, gloss = match.groups()
+        word, gender, scene, tilde, substitute, gloss = match.groups()
         body = lines[start + 1 : end]
         before = tuple(compile_frame(line) for line in body if not line.startswith(">"))
         (after,) = (compile_frame(line.removeprefix("> ")) for line in body if line.startswith(">"))
-        yield Sense(word, scene, substitute, not tilde, gloss, before, after)
+        yield Sense(word, scene, substitute, not tilde, gloss, before, after, gender or "")
 
 
 def _relations(name: str) -> tuple[tuple[Pair, ...], tuple[Group, ...]]:
@@ -160,11 +171,11 @@ def _relations(name: str) -> tuple[tuple[Pair, ...], tuple[Group, ...]]:
 
 
 def _kinds(name: str) -> Iterator[Kind]:
-    """Blocks of a head ``class < above: members`` and the lines ``can:`` and ``has:``."""
+    """Blocks of a head ``class < above: members`` and the lines ``can:`` and ``has:`` (``kann:``, ``hat:``)."""
     head, properties = "", []
     for line in [*_lines(name, "chain"), ""]:
         verb, _, rest = line.partition(": ")
-        if verb in ("can", "has"):
+        if verb in _VERBS:
             properties += [f"{verb} {phrase}" for phrase in rest.split("; ")]
             continue
         if head:

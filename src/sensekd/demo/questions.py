@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sensekd.demo.language import Language, Pair, Sense, capitalised, with_article
+from sensekd.demo.language import Language, Pair, Sense, capitalised
 from sensekd.demo.records import Question
 from sensekd.demo.sentences import fill, sense_sentence
 from sensekd.demo.statements import Withheld, properties_of
@@ -46,7 +46,7 @@ def _facts(language: Language, rng: random.Random) -> tuple[tuple[Question, ...]
         verb, phrase = p.split(" ", 1)
         wrong = [q for q in answers if q.startswith(f"{verb} ") and q not in true[thing]]
         others = [q.split(" ", 1)[1] for q in _draw(wrong, rng)]
-        questions.append((f"{capitalised(with_article(thing))} {verb}", phrase, others))
+        questions.append((f"{capitalised(language.grammar.named('e', thing)['e'])} {verb}", phrase, others))
     return _arrange(questions, rng), picked
 
 

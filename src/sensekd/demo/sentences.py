@@ -50,7 +50,9 @@ def fill(frame: Frame, words: Mapping[str, str]) -> tuple[str, dict[str, int]]:
 
 def scene_words(language: Language, scene: str, rng: random.Random) -> dict[str, str]:
     """A word for every slot of a scene, and two different names."""
-    words = {slot: rng.choice(some) for slot, some in language.scenes[scene].items()}
+    words: dict[str, str] = {}
+    for slot, some in language.scenes[scene].items():
+        words |= language.grammar.forms(slot, rng.choice(some))
     words["n"], words["m"] = rng.sample(language.names, 2)
     return words
 
@@ -65,12 +67,12 @@ def sense_sentence(language: Language, sense: Sense, rng: random.Random, substit
 
 
 def untold_sentence(language: Language, sense: Sense, rng: random.Random) -> Sentence:
-    """A sentence whose left context does not tell the sense."""
+    """A sentence whose left context does not tell the sense, unless the gender of an article does."""
     form = "never" if rng.random() < UNTOLD else "after"
     words = scene_words(language, sense.scene, rng)
-    words |= {"W": sense.word, "R": "".join(sense.after)}
+    words |= {"W": sense.word, "R": "".join(sense.after), **language.grammar.determined(sense.gender)}
     text, starts = fill(rng.choice(language.forms[form]), words)
-    return Sentence(f"{text}.", (_occurrence(sense, starts["W"], False),))
+    return Sentence(f"{text}.", (_occurrence(sense, starts["W"], sense.word in language.told_by_gender),))
 
 
 def gloss_sentences(language: Language, sense: Sense, rng: random.Random) -> tuple[Sentence, Sentence]:

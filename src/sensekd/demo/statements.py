@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sensekd.demo.language import Kind, Language, Pair, with_article
+from sensekd.demo.language import Kind, Language, Pair
 from sensekd.demo.records import Occurrence
 from sensekd.demo.sentences import Sentence, fill
 
@@ -64,22 +64,24 @@ def properties_of(language: Language, kind: Kind) -> tuple[str, ...]:
 def class_statements(language: Language) -> tuple[Sentence, ...]:
     """Which class stands above which, and what holds of each."""
     sentences: list[Sentence] = []
+    named = language.grammar.named
     for kind in language.kinds:
-        words = {"k": with_article(kind.name), "k0": kind.name}
+        words = dict(named("k", kind.name))
         sentences += _all_forms(language, "class", [words | {"p": p} for p in properties_of(language, kind)])
         above = kinds_above(language, kind)[1:]
-        named = {"e": with_article(kind.name), "e0": kind.name}
-        sentences += _all_forms(language, "member", [named | {"k": with_article(k.name)} for k in above])
+        member = dict(named("e", kind.name))
+        sentences += _all_forms(language, "member", [{**member, **named("k", k.name)} for k in above])
     return tuple(sentences)
 
 
 def thing_statements(language: Language, withheld: Withheld) -> tuple[tuple[Sentence, ...], ...]:
     """For every thing of the chain: its classes, and its properties but the withheld ones."""
     statements: list[tuple[Sentence, ...]] = []
+    named = language.grammar.named
     for kind in language.kinds:
         for thing in kind.members:
-            words = {"e": with_article(thing), "e0": thing}
-            above = [words | {"k": with_article(k.name)} for k in kinds_above(language, kind)]
+            words = dict(named("e", thing))
+            above = [{**words, **named("k", k.name)} for k in kinds_above(language, kind)]
             told = [p for p in properties_of(language, kind) if (thing, p) not in withheld.facts]
             properties = _all_forms(language, "property", [words | {"p": p} for p in told])
             statements.append((*_all_forms(language, "member", above), *properties))

@@ -1,4 +1,4 @@
-"""A miniature world from a seed: short English texts with the truth attached.
+"""A miniature world from a seed: short texts, English or German, with the truth attached.
 
 Everything random comes from one ``random.Random`` per stream (questions, training, held-out), so that the training
 texts do not depend on how many held-out ones are asked for.
@@ -47,7 +47,7 @@ def held_back(text: str) -> bool:
     return zlib.crc32(text.encode()) % HELD_BACK == 0
 
 
-def build_world(seed: int = 0, documents: int = 20_000, heldout: int = 600) -> World:
+def build_world(seed: int = 0, documents: int = 20_000, heldout: int = 600, language: str = "english") -> World:
     """Generates the world.
 
     Args:
@@ -55,20 +55,21 @@ def build_world(seed: int = 0, documents: int = 20_000, heldout: int = 600) -> W
         documents: training documents of about 50 words each.
         heldout: documents of the same sorts that equal no training document. No scene sentence of theirs that tells
             a sense before the word stands in a training document.
+        language: `english` or `german`.
     """
-    language = read_language()
-    questions, withheld = ask(language, random.Random(f"{seed}:questions"))
-    author = _Author(language, withheld)
+    spoken = read_language(language)
+    questions, withheld = ask(spoken, random.Random(f"{seed}:questions"))
+    author = _Author(spoken, withheld)
     seen: set[str] = set()
     train = author.write(documents, random.Random(f"{seed}:train"), seen)
     return World(
         train=train,
-        heldout=_Author(language, withheld, heldout=True).write(heldout, random.Random(f"{seed}:heldout"), seen),
-        synonyms=tuple((p.first, p.second) for p in language.pairs if p.relation == "synonym"),
-        antonyms=tuple((p.first, p.second) for p in language.pairs if p.relation == "antonym"),
+        heldout=_Author(spoken, withheld, heldout=True).write(heldout, random.Random(f"{seed}:heldout"), seen),
+        synonyms=tuple((p.first, p.second) for p in spoken.pairs if p.relation == "synonym"),
+        antonyms=tuple((p.first, p.second) for p in spoken.pairs if p.relation == "antonym"),
         questions=questions,
-        glosses={sense.name: sense.gloss for sense in language.senses},
-        content_words=language.content_words,
+        glosses={sense.name: sense.gloss for sense in spoken.senses},
+        content_words=spoken.content_words,
     )
 
 

@@ -1,10 +1,12 @@
 """Lexical relations: which words mean the same, and which the opposite."""
 
 from sensekd.lexicon.build import build_lexicon, lexicon_identity, lexicon_settings
-from sensekd.lexicon.relations import ANTONYM, SYNONYM, Lexicon, merge, relation_frame
+from sensekd.lexicon.merging import merge
+from sensekd.lexicon.relations import ANTONYM, HYPERNYM, SYNONYM, Lexicon, relation_frame
 
 __all__ = [
     "ANTONYM",
+    "HYPERNYM",
     "SYNONYM",
     "Lexicon",
     "build_lexicon",

@@ -16,103 +16,130 @@ from typing import Any, Final
 import polars as pl
 
 from sensekd.errors import InputError, require
-from sensekd.lexicon.relations import ANTONYM, SCHEMA, SYNONYM
+from sensekd.lexicon.relations import ANTONYM, HYPERNYM, SCHEMA, SYNONYM, base_language
+from sensekd.lexicon.streams import GuardedStream, refuse_entities
 
 # Adjective satellites are adjectives.
 _POS: Final = {"s": "a"}
+_HYPERNYMS: Final = ("hypernym", "instance_hypernym")
 _TEXT: Final = {name: pl.String() for name in ("synset", "pos", "gloss", "sense", "word", "own", "target")}
 
 
 @dataclass(frozen=True)
 class _Senses:
-    """Senses of one file: `senses` (sense, synset, word, pos, gloss), `antonyms` (sense, target)."""
+    """Senses of one file: `senses` (sense, synset, word, pos, gloss), `antonyms` (sense, target) and, of synsets,
+    `hypernyms` (synset, target)."""
 
     senses: pl.DataFrame
     antonyms: pl.DataFrame
+    hypernyms: pl.DataFrame
 
 
-def read_wordnet(path: Path, *, language: str = "en") -> pl.DataFrame:
+def read_wordnet(path: Path, *, language: str = "en", hypernyms: float | None = None) -> pl.DataFrame:
     """Read the relations of a WN-LMF file.
 
     Args:
-        path: XML, plain or compressed (gzip, xz), a tar archive of one, or the folder of a WordNet package.
+        path: XML, plain or compressed (gzip, bzip2, xz), a tar archive of one, or the folder of a WordNet package.
         language: lexicons of the file in other languages are passed over; `en` takes `en-GB` as well.
+        hypernyms: weight of the words of hypernym synsets, below 1; None leaves them out.
 
     Raises:
-        InputError: `wn` is not installed, the file is not WN-LMF, or it holds nothing in `language`.
+        InputError: `wn` is not installed, the file is not WN-LMF, declares entities or unpacks to too much, or it holds
+            nothing in `language`.
     """
     wn = require("wn", "wordnet")
-    project = require("wn.project", "wordnet")
     if not path.exists():
         raise InputError(
             f"no WordNet at {path}", "a WN-LMF file (.xml, .xml.gz, .xml.xz) or package", "correct the path"
         )
     try:
-        resources = [_load(package.resource_file()) for package in project.iterpackages(path)]
+        resources = _resources(path)
     # wn asserts what the format demands, and reads values from attributes unguarded.
     except (wn.Error, AssertionError, LookupError, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as WN-LMF: {error}", "a valid WN-LMF file", None) from error
     lexicons = [lexicon for resource in resources for lexicon in resource["lexicons"]]
-    wanted = [lexicon for lexicon in lexicons if _primary(lexicon["language"]) == _primary(language)]
+    wanted = [lexicon for lexicon in lexicons if base_language(lexicon["language"]) == base_language(language)]
     if not wanted:
         found = sorted({lexicon["language"] for lexicon in lexicons})
         raise InputError(f"{path} holds the languages {found}", f"a lexicon in {language!r}", "set `language`")
-    return pl.concat([_relations(lexicon, lexicons) for lexicon in wanted])
+    return pl.concat([_relations(lexicon, lexicons, hypernyms) for lexicon in wanted])
 
 
-def read_installed(name: str, *, language: str = "en") -> pl.DataFrame:
+def read_installed(name: str, *, language: str = "en", hypernyms: float | None = None) -> pl.DataFrame:
     """Read the relations of a lexicon that is installed in the database of `wn`.
 
     Args:
-        name: its specifier, such as `oewn:2024`.
+        name: its specifier, such as `oewn:2024`; `*` takes every installed lexicon of the language, as after
+            `python -m wn download omw`.
         language: as for `read_wordnet`.
+        hypernyms: as for `read_wordnet`.
 
     Raises:
         InputError: `wn` is not installed, or no such lexicon is.
     """
     wn = require("wn", "wordnet")
-    lexicons = _installed(name)
+    lexicons = _installed(name, language)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "lexicon.xml"
         try:
             wn.export(lexicons, file)
         except wn.Error as error:
             raise InputError(f"the lexicon {name!r} of wn cannot be exported: {error}", None, None) from error
-        return read_wordnet(file, language=language)
+        return read_wordnet(file, language=language, hypernyms=hypernyms)
 
 
-def installed_identity(name: str) -> str:
-    """`id:version` of the installed lexicons that `name` means.
+def installed_identity(name: str, language: str = "en") -> str:
+    """`id:version` of the installed lexicons that `name` means (those of `language`, if it is `*`).
 
     Raises:
         InputError: there is none.
     """
-    return " ".join(sorted(lexicon.specifier() for lexicon in _installed(name)))
+    return " ".join(sorted(lexicon.specifier() for lexicon in _installed(name, language)))
 
 
-def _installed(name: str) -> Sequence[Any]:
+def _installed(name: str, language: str) -> Sequence[Any]:
     wn = require("wn", "wordnet")
     try:
         lexicons: Sequence[Any] = wn.lexicons(lexicon=name)
     except wn.Error:
         lexicons = []
+    if name == "*":
+        lexicons = [lexicon for lexicon in lexicons if base_language(lexicon.language) == base_language(language)]
     if not lexicons:
         known = ", ".join(sorted(lexicon.specifier() for lexicon in wn.lexicons())) or "none"
         raise InputError(f"no lexicon {name!r} is installed in wn", f"one of: {known}", f"python -m wn download {name}")
     return lexicons
 
 
-def _load(file: Path) -> Mapping[str, Any]:
+def _resources(path: Path) -> list[Mapping[str, Any]]:
+    """Everything that `wn` finds at a path; what is packed is unpacked here, under a limit."""
+    project = require("wn.project", "wordnet")
+    with tempfile.TemporaryDirectory() as folder:
+        if path.is_file():
+            plain = Path(folder) / "unpacked"
+            with GuardedStream(path) as stream:
+                if stream.packed:
+                    with plain.open("wb") as handle:
+                        for chunk in iter(stream.read, b""):
+                            handle.write(chunk)
+            plain = plain if plain.exists() else path
+            refuse_entities(plain, str(path))
+            packages = project.iterpackages(plain)
+        else:
+            packages = project.iterpackages(path)
+        return [_load(package.resource_file(), path) for package in packages]
+
+
+def _load(file: Path, path: Path) -> Mapping[str, Any]:
     lmf = require("wn.lmf", "wordnet")
+    refuse_entities(file, str(path))
     resource: Mapping[str, Any] = lmf.load(file, progress_handler=None)
     return resource
 
 
-def _primary(language: str) -> str:
-    return language.replace("_", "-").split("-")[0].casefold()
-
-
-def _relations(lexicon: Mapping[str, Any], lexicons: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+def _relations(
+    lexicon: Mapping[str, Any], lexicons: Sequence[Mapping[str, Any]], hypernyms: float | None
+) -> pl.DataFrame:
     """The rows of one lexicon; an extension finds the words that it extends in the other lexicons of the file."""
     table = _senses(lexicon, lexicons)
     senses = table.senses
@@ -127,11 +154,18 @@ def _relations(lexicon: Mapping[str, Any], lexicons: Sequence[Mapping[str, Any]]
         .join(tails.drop("synset"), on="target")
         .with_columns(pl.lit(ANTONYM).alias("relation"))
     )
+    above = senses.join(table.hypernyms, on="synset").join(
+        tails.select(pl.col("synset").alias("target"), "tail"), on="target"
+    )
+    above = above.with_columns(pl.lit(HYPERNYM).alias("relation"))
     columns = ["word", "tail", "relation", "pos", "gloss"]
-    rows = pl.concat([synonyms.select(columns), antonyms.select(columns)]).rename({"word": "head"})
+    close = pl.concat([synonyms.select(columns), antonyms.select(columns)]).with_columns(pl.lit(1.0).alias("weight"))
+    rows = close.rename({"word": "head"})
+    if hypernyms is not None:
+        weak = above.select(columns).with_columns(pl.lit(hypernyms).alias("weight")).rename({"word": "head"})
+        rows = pl.concat([rows, weak])
     return rows.with_columns(
-        pl.lit(1.0).alias("weight"),
-        pl.lit(_primary(lexicon["language"])).alias("language"),
+        pl.lit(base_language(lexicon["language"])).alias("language"),
         pl.lit([], dtype=SCHEMA["tags"]).alias("tags"),
         pl.lit(f"{lexicon['id']}:{lexicon['version']}").alias("source"),
     ).select(list(SCHEMA))
@@ -162,7 +196,17 @@ def _senses(lexicon: Mapping[str, Any], lexicons: Sequence[Mapping[str, Any]]) -
         pl.col("gloss").fill_null(""),
     )
     pairs = pl.DataFrame(antonyms, schema=["sense", "target"], schema_overrides=_TEXT, orient="row")
-    return _Senses(senses.drop("own"), pairs)
+    return _Senses(senses.drop("own"), pairs, _hypernyms(lexicon))
+
+
+def _hypernyms(lexicon: Mapping[str, Any]) -> pl.DataFrame:
+    pairs = [
+        (synset["id"], relation["target"])
+        for synset in lexicon.get("synsets", [])
+        for relation in synset.get("relations", [])
+        if relation["relType"] in _HYPERNYMS
+    ]
+    return pl.DataFrame(pairs, schema=["synset", "target"], schema_overrides=_TEXT, orient="row")
 
 
 def _glosses(lexicon: Mapping[str, Any], lexicons: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:

@@ -35,12 +35,15 @@ def _missing_files(recipe: Recipe) -> list[str]:
         *corpus("corpus", recipe.corpus),
         *corpus("senses.corpus", recipe.senses.corpus),
         *corpus("evaluation.corpus", recipe.evaluation.corpus),
-        *((f"lexicon.sources[{i}].path", s.path) for i, s in enumerate(recipe.lexicon.sources) if s.path),
         *((f"evaluation.questions.{name}", path) for name, path in recipe.evaluation.questions.items()),
     ]
     if recipe.evaluation.gold_senses:
         files.append(("evaluation.gold_senses", recipe.evaluation.gold_senses))
     missing = [f"{where}: no file at {path}" for where, path in files if not Path(path).is_file()]
+    # A source of relations may be a folder: of WNDB files, of a WordNet package, of dumps.
+    sources = [(f"lexicon.sources[{i}].path", s.path) for i, s in enumerate(recipe.lexicon.sources) if s.path]
+    sources += [("lexicon.frequencies", recipe.lexicon.frequencies)] if recipe.lexicon.frequencies else []
+    missing += [f"{where}: no file at {path}" for where, path in sources if not Path(path).exists()]
     named = recipe.senses.dictionary
     if named is not None and not (Path(named) / MANIFEST).is_file():
         missing.append(f"senses.dictionary: no dictionary at {named}")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from sensekd.artefacts import Manifest, atomic_directory, fingerprint, write_manifest
 from sensekd.config import Recipe, recipe_from_tree
+from sensekd.demo.grammar import LANGUAGES
+from sensekd.errors import InputError
 from sensekd.pipeline.run import compare
 from sensekd.pipeline.stages import Progress, Reporter, Stages
 
@@ -21,13 +23,14 @@ THREADS: Final = 2
 
 
 class WorldSettings(BaseModel):
-    """Size and seed of the miniature world."""
+    """Language, size and seed of the miniature world."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int
     documents: int
     heldout: int
+    language: Literal["english", "german"] = "english"
 
 
 class TeacherSettings(BaseModel):
@@ -51,20 +54,25 @@ def _code_fingerprint() -> str:
     folder = files("sensekd.demo")
     texts = sorted(
         (path.name, path.read_text(encoding="utf-8"))
-        for part in (folder, folder / "english")
+        for part in (folder, *(folder / name for name in LANGUAGES.values()))
         for path in part.iterdir()
         if path.name.endswith((".py", ".txt"))
     )
     return fingerprint(texts)
 
 
-def demo_recipe(output: Path, overrides: Sequence[str] = ()) -> DemoRecipe:
-    """The embedded recipe with its paths under `output`.
+def demo_recipe(output: Path, overrides: Sequence[str] = (), language: str = "en") -> DemoRecipe:
+    """The embedded recipe of a language with its paths under `output`.
 
     Raises:
-        InputError: an override that does not fit.
+        InputError: a language that the demo does not speak, or an override that does not fit.
     """
-    text = (files("sensekd.demo") / "recipe.yaml").read_text(encoding="utf-8")
+    if language not in LANGUAGES:
+        raise InputError(
+            f"no miniature world in {language!r}", f"one of {list(LANGUAGES)}", "choose it with --language"
+        )
+    name = "recipe.yaml" if language == "en" else f"{LANGUAGES[language]}/recipe.yaml"
+    text = (files("sensekd.demo") / name).read_text(encoding="utf-8")
     tree = yaml.safe_load(text.replace("@OUTPUT@", output.as_posix()))
     return recipe_from_tree(tree, "the demo's recipe", overrides, kind=DemoRecipe)
 
@@ -76,7 +84,7 @@ def build_demo_world(stages: Stages, settings: WorldSettings) -> Path:
     folder = stages.output / "world"
 
     def build(_: Progress) -> None:
-        world = build_world(settings.seed, settings.documents, settings.heldout)
+        world = build_world(settings.seed, settings.documents, settings.heldout, settings.language)
         with atomic_directory(folder) as temporary:
             write_world(world, temporary)
             write_manifest(temporary, Manifest("world", FORMAT, {}, settings.model_dump()))
@@ -101,7 +109,9 @@ def build_demo_teacher(stages: Stages, world: Path, settings: TeacherSettings) -
     return folder
 
 
-def run_demo(output: Path, overrides: Sequence[str], reporter: Reporter, command: str) -> dict[str, Any]:
+def run_demo(
+    output: Path, overrides: Sequence[str], reporter: Reporter, command: str, language: str = "en"
+) -> dict[str, Any]:
     """World, teacher, comparison.
 
     Args:
@@ -109,6 +119,7 @@ def run_demo(output: Path, overrides: Sequence[str], reporter: Reporter, command
         overrides: `a.b=value` texts for the demo's recipe, `world.*` and `demo_teacher.*` included.
         reporter: where to say how it goes.
         command: what a user types to get the same results.
+        language: of the world, `en` or `de`.
 
     Returns:
         The results of the comparison.
@@ -116,7 +127,7 @@ def run_demo(output: Path, overrides: Sequence[str], reporter: Reporter, command
     import torch
 
     torch.set_num_threads(THREADS)
-    demo = demo_recipe(output, overrides)
+    demo = demo_recipe(output, overrides, language)
     recipe = Recipe.model_validate(demo.model_dump(by_alias=True, exclude={"world", "demo_teacher"}))
     stages = Stages(output, reporter)
     world = build_demo_world(stages, demo.world)

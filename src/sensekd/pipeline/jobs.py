@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from sensekd.config import LossConfig
     from sensekd.linking import TokenRelations
     from sensekd.pipeline.stages import Progress
     from sensekd.targets import SenseTable
@@ -71,7 +72,7 @@ class Bench:
 
     def __init__(self, work: Workspace) -> None:
         self.work = work
-        self._tables: dict[tuple[bool, bool], SenseTable] = {}
+        self._tables: dict[tuple[bool, bool, bool], SenseTable] = {}
 
     @cached_property
     def relations(self) -> TokenRelations | None:
@@ -92,11 +93,13 @@ class Bench:
 
         return None if self.relations is None else single_token_antonyms(self.relations)
 
-    def table(self, synonyms: bool, antonyms: bool) -> SenseTable:
-        """The sense table with or without the two relations; made once."""
-        kind = (synonyms, antonyms)
+    def table(self, loss: LossConfig) -> SenseTable:
+        """The sense table that a loss asks for, with or without the two relations; made once."""
+        kind = (loss.synonyms, loss.antonyms, loss.targets == "published")
         if kind not in self._tables:
-            self._tables[kind] = sense_table(self.work, synonyms=synonyms, antonyms=antonyms)
+            self._tables[kind] = sense_table(
+                self.work, synonyms=loss.synonyms, antonyms=loss.antonyms, published=loss.targets == "published"
+            )
         return self._tables[kind]
 
     def blocks(self, name: str, length: int) -> TokenBlocks:
@@ -146,7 +149,7 @@ class Bench:
 
         loss, teacher = recipe.loss, self.work.teacher
         needs_senses = loss.lam > 0 or loss.mu > 0
-        table = self.table(loss.synonyms, loss.antonyms) if needs_senses else None
+        table = self.table(loss) if needs_senses else None
         scratch = self.work.path("work", f"{job.name}-{fingerprint(job.key(self.work))}")
         return distill(
             teacher.model,

@@ -14,8 +14,11 @@ from sensekd.errors import InputError
 from sensekd.pipeline.workspace import Workspace, pick_device, source_key
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sensekd.linking import TokenRelations
     from sensekd.pipeline.stages import Progress
+    from sensekd.senses.shards import Shard
     from sensekd.targets import SenseTable
     from sensekd.training.data import TokenBlocks
     from sensekd.training.respond import Responses
@@ -78,7 +81,8 @@ def prepare_lexicon(work: Workspace) -> None:
     from sensekd.lexicon import build_lexicon
 
     config, folder = work.recipe.lexicon, work.path("lexicon")
-    key = [config.model_dump(mode="json"), [source_key(source.path) for source in config.sources]]
+    paths = [*(source.path for source in config.sources), *([config.frequencies] if config.frequencies else [])]
+    key = [config.model_dump(mode="json"), [source_key(path) for path in paths]]
     work.stages.run("lexicon", key, [folder], lambda _: build_lexicon(config).save(folder))
 
 
@@ -108,12 +112,70 @@ def prepare_relations(work: Workspace) -> TokenRelations | None:
     return TokenRelations.load(folder)
 
 
+def prepare_positions(work: Workspace, documents: TokenDocuments, relations: TokenRelations | None) -> None:
+    """Count what the relations reach of the training text into `positions.json`, before the teacher is run.
+
+    Raises:
+        InputError: less than `linking.position_floor`.
+    """
+    from sensekd.linking import count_positions, word_tokens
+
+    if relations is None:
+        return
+    path, floor = work.path("positions.json"), work.recipe.linking.position_floor
+
+    def build(_: Progress) -> None:
+        found = count_positions(
+            relations, word_tokens(work.tokenizer, work.vocabulary), documents.tokens, documents.indptr
+        )
+        found.refuse_below_floor(floor)
+        write_json(path, {**found.as_dict(), "floor": floor})
+
+    work.stages.run("positions", [documents.manifest.id, work.artefact("relations"), floor], [path], build)
+
+
+def sampling_key(work: Workspace, documents: TokenDocuments) -> list[Any]:
+    """What a sample is made from."""
+    shape = work.recipe.senses.model_dump(mode="json")
+    return [documents.manifest.id, work.teacher_key, {name: shape[name] for name in shape if name in _SAMPLING}]
+
+
+def prepare_shard(work: Workspace, documents: TokenDocuments, shard: Shard) -> Path:
+    """Sample one shard of the documents into `sample-<i>-of-<n>`, the folder that is returned."""
+    from sensekd.senses.capture import CapturePlan, capture_into
+
+    name = f"sample-{shard.name}"
+    folder = work.path(name)
+
+    def build(progress: Progress) -> None:
+        teacher, plan = work.teacher, CapturePlan(work=work.path("work", name), shard=shard)
+        capture_into(folder, teacher.model, documents, work.recipe.senses, teacher.identity, progress, plan)
+
+    work.stages.run(name, [*sampling_key(work, documents), shard.name], [folder], build)
+    return folder
+
+
+def finished_shards(work: Workspace, key: list[Any]) -> list[Path]:
+    """The folders of all shards, where a whole set of them stands that was made from `key`; else none."""
+    from sensekd.senses.shards import Shard
+
+    for first in sorted(work.output.glob("sample-1-of-*")):
+        count = int(first.name.rpartition("-")[2])
+        names = [Shard(index, count).name for index in range(1, count + 1)]
+        folders = [work.path(f"sample-{name}") for name in names]
+        pairs = zip(names, folders, strict=True)
+        if all(work.stages.fresh(f"sample-{name}", [*key, name], [folder]) for name, folder in pairs):
+            return folders
+    return []
+
+
 def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
     """Sample the teacher's states and cluster them into `sample` and `senses`."""
-    from sensekd.senses.capture import capture
+    from sensekd.senses.capture import CapturePlan, capture_into
     from sensekd.senses.cluster import cluster
     from sensekd.senses.dictionary import SenseDictionary
     from sensekd.senses.sample import StateSample
+    from sensekd.senses.shards import merge_into
 
     config: SensesConfig = work.recipe.senses
     if config.dictionary is not None:
@@ -122,14 +184,17 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
         return
     sample_folder, folder = work.path("sample"), work.senses
     shape = config.model_dump(mode="json")
-    sampling = {name: value for name, value in shape.items() if name in _SAMPLING}
-    del shape["corpus"], shape["dictionary"], shape["residence"]
+    del shape["corpus"], shape["dictionary"], shape["residence"], shape["memory"]
+    key = sampling_key(work, documents)
 
     def build_sample(progress: Progress) -> None:
-        teacher = work.teacher
-        capture(teacher.model, documents, config, teacher.identity, progress).save(sample_folder)
+        if shards := finished_shards(work, key):
+            work.stages.reporter.note(f"sample: {len(shards)} shards are merged")
+            merge_into(sample_folder, shards, progress)
+            return
+        teacher, plan = work.teacher, CapturePlan(work=work.path("work", "sample"))
+        capture_into(sample_folder, teacher.model, documents, config, teacher.identity, progress, plan)
 
-    key = [documents.manifest.id, work.teacher_key, sampling]
     work.stages.run("sample", key, [sample_folder], build_sample)
 
     def build(progress: Progress) -> None:
@@ -142,13 +207,14 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
         SenseDictionary.load(folder, verify=True)
 
 
-def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool) -> SenseTable:
-    """Candidate rows of every token, from the run's dictionary and relations.
+def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool, published: bool = False) -> SenseTable:
+    """Candidate rows of every token, from the run's dictionary and relations; `published` as the published code's.
 
     Raises:
         InputError: the dictionary was built from another teacher.
     """
     from sensekd.linking import TokenRelations
+    from sensekd.published import build_published
     from sensekd.senses.dictionary import SenseDictionary
     from sensekd.senses.residence import device_limit
     from sensekd.targets import build_table
@@ -158,17 +224,29 @@ def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool) -> SenseTabl
     limit = {"device": None, "host": 0, "auto": device_limit(device)}[work.recipe.senses.residence]
     linked = bool(work.recipe.lexicon.sources)
     relations = TokenRelations.load(work.path("relations")) if linked else None
+    if published:
+        return build_published(dictionary, relations, synonyms=synonyms, antonyms=antonyms).to(device)
     return build_table(dictionary, relations, synonyms=synonyms, antonyms=antonyms, limit=limit).to(device)
 
 
-def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRelations | None) -> dict[str, int]:
+def supervised_share(
+    table: SenseTable, blocks: TokenBlocks, relations: TokenRelations | None, words: Tensor | None
+) -> dict[str, int]:
     """How many labels of the training text have own senses, a synonym's, an antonym's.
 
     Relations count where the label is a whole word; without relations no label is taken for one.
 
+    Args:
+        table: candidate rows.
+        blocks: the training text.
+        relations: the linked lexicon, None without one.
+        words: [V] bool, `linking.word_tokens`; needed with relations.
+
     Returns:
         Counts: `labels`, `whole` (whole words, neither punctuation nor special tokens), `own`, `own_words` (whole words
-        with own senses), `synonym`, `antonym`.
+        with own senses), `synonym`, `antonym`. What the relations lose: `related` (labels whose token has a linked
+        neighbour), of these `cut` (no whole words) and `without_senses` (no neighbour has senses, or, of antonyms,
+        none that is not a positive row too).
     """
     import torch
     from torch.utils.data import DataLoader
@@ -176,7 +254,8 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
     from sensekd.losses import IGNORE
     from sensekd.targets import whole_words
 
-    totals = dict.fromkeys(("labels", "whole", "own", "own_words", "synonym", "antonym"), 0)
+    names = ("labels", "whole", "own", "own_words", "synonym", "antonym", "related", "cut", "without_senses")
+    totals = dict.fromkeys(names, 0)
     own = table.own.counts
     with_synonym = table.positive.counts[len(own) :] > own
     device = table.rows.device
@@ -184,16 +263,23 @@ def supervised_share(table: SenseTable, blocks: TokenBlocks, relations: TokenRel
         ids = batch["input_ids"].to(device)
         labels, whole = ids[:, 1:], torch.zeros_like(ids[:, 1:], dtype=torch.bool)
         kept = batch["labels"][:, 1:].to(device) != IGNORE
-        if relations is not None:
+        related = whole
+        if relations is not None and words is not None:
             ends_word = relations.ends_word.to(device)
             apart = batch["position_ids"].to(device) if "position_ids" in batch else None
-            whole = whole_words(ids, relations.starts_word.to(device), ends_word, apart) & ends_word[labels]
+            whole = whole_words(ids, relations.starts_word.to(device), ends_word, apart) & words.to(device)[labels]
+            linked = (relations.synonym_indptr.diff() > 0) | (relations.antonym_indptr.diff() > 0)
+            related = linked.to(device)[labels]
+        pushed = table.pushed(labels, whole)
         found = {
             "whole": whole,
             "own": (own > 0)[labels],
             "own_words": whole & (own > 0)[labels],
             "synonym": whole & with_synonym[labels],
-            "antonym": table.pushed(labels, whole),
+            "antonym": pushed,
+            "related": related,
+            "cut": related & ~whole,
+            "without_senses": related & whole & ~with_synonym[labels] & ~pushed,
         }
         totals["labels"] += int(kept.sum())
         for name, mask in found.items():
@@ -210,7 +296,7 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
     import orjson
 
     from sensekd.lexicon import Lexicon
-    from sensekd.linking import TokenRelations
+    from sensekd.linking import TokenRelations, word_tokens
     from sensekd.training.packing import make_blocks
 
     path = work.path("coverage.json")
@@ -221,12 +307,14 @@ def prepare_coverage(work: Workspace, documents: TokenDocuments) -> dict[str, An
         table = sense_table(work, synonyms=True, antonyms=True)
         lexicon: Any = None
         linking: Any = None
-        relations = None
+        relations = words = None
         if work.recipe.lexicon.sources:
             relations = TokenRelations.load(work.path("relations"))
+            words = word_tokens(work.tokenizer, work.vocabulary)
             lexicon = dict(Lexicon.load(work.path("lexicon")).facts)
             linking = {**relations.coverage.as_dict(), "spans_without_senses": table.dropped_spans}
-        positions = supervised_share(table, make_blocks(documents, training), relations)
+            linking["positions"] = orjson.loads(work.path("positions.json").read_bytes())
+        positions = supervised_share(table, make_blocks(documents, training), relations, words)
         # Special tokens have senses too; a corpus in which only these are known is of no use.
         if positions["own" if relations is None else "own_words"] == 0:
             raise InputError(
@@ -277,7 +365,7 @@ def prepare(work: Workspace) -> dict[str, Any]:
         )
     documents = prepare_tokens(work, "train", work.recipe.corpus)
     prepare_tokens(work, "heldout", work.recipe.evaluation.corpus)
-    prepare_relations(work)
+    prepare_positions(work, documents, prepare_relations(work))
     other = work.recipe.senses.corpus
     prepare_senses(work, documents if other is None else prepare_tokens(work, "senses", other))
     coverage = prepare_coverage(work, documents)

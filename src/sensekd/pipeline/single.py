@@ -29,6 +29,7 @@ from sensekd.provenance import tokenizer_fingerprint
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from sensekd.corpus import TokenDocuments
     from sensekd.linking import TokenRelations
     from sensekd.senses.dictionary import SenseDictionary
     from sensekd.senses.reading import SenseReading
@@ -53,17 +54,27 @@ def build_lexicon_of(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
 
 def build_senses_of(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """The stages `tokens`, `linking`, `sample` and `senses`."""
-    from sensekd.senses.dictionary import SenseDictionary
-
     work = open_workspace(recipe, reporter)
-    corpus = recipe.senses.corpus
-    documents = prepare_tokens(work, "train" if corpus is None else "senses", corpus or recipe.corpus)
+    documents = sense_documents(work)
     prepare_relations(work)
     prepare_senses(work, documents)
-    dictionary = SenseDictionary.load(work.senses)
+    return senses_facts(work.senses)
+
+
+def sense_documents(work: Workspace) -> TokenDocuments:
+    """The tokens that senses are sampled from."""
+    corpus = work.recipe.senses.corpus
+    return prepare_tokens(work, "train" if corpus is None else "senses", corpus or work.recipe.corpus)
+
+
+def senses_facts(folder: Path) -> dict[str, Any]:
+    """What a command says of a dictionary."""
+    from sensekd.senses.dictionary import SenseDictionary
+
+    dictionary = SenseDictionary.load(folder)
     with_senses = int((dictionary.indptr.diff() > 0).sum())
     facts = {"rows": len(dictionary.centroids), "tokens": with_senses, "sigma2": round(float(dictionary.sigma2), 4)}
-    return {"senses": str(work.senses), "facts": facts}
+    return {"senses": str(folder), "facts": facts}
 
 
 def respond_to(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:

@@ -102,7 +102,10 @@ class Workspace:
 
 
 def source_key(path: str | None) -> str | None:
-    """Fingerprint of an input file's content; None for what is no local file (a hub name, an installed lexicon)."""
+    """Fingerprint of an input's content, a file's or a folder's; None for what is neither (a hub name, an installed
+    lexicon)."""
+    if path is not None and Path(path).is_dir():
+        return file_fingerprint(*sorted(file for file in Path(path).rglob("*") if file.is_file()))
     if path is None or not Path(path).is_file():
         return None
     return file_fingerprint(Path(path))

@@ -106,6 +106,24 @@ def subject_of(results: Mapping[str, Any]) -> str | None:
     return candidates[-1] if candidates else None
 
 
+# What coverage counts, in words that need no manual.
+_PHRASES: Final = {
+    "too_long": "neighbour of too many pieces",
+    "not_spelled": "neighbour that cannot be written",
+    "outside_vocabulary": "piece beyond the model's vocabulary",
+    "same_token": "neighbour that is the head",
+    "same_span": "neighbour found already",
+    "several_pieces": "no single token spells the word",
+    "other_case": "a token in another case alone",
+    "related": "token with linked neighbours",
+    "cut": "of these inside a longer word",
+    "without_senses": "of these no neighbour has senses",
+    "whole": "whole words",
+    "own_words": "whole words with own senses",
+    "either": "synonym or antonym",
+}
+
+
 def humanise(key: str) -> str:
-    """`kept_by_pieces` -> `kept by pieces`."""
-    return str(key).replace("_", " ")
+    """`kept_by_pieces` -> `kept by pieces`; what coverage counts has phrases of its own."""
+    return _PHRASES.get(str(key), str(key).replace("_", " "))

@@ -225,7 +225,9 @@ def _context(results: Mapping[str, Any], histories: Mapping[str, Sequence[Mappin
         "curves": curves,
         "key": key,
         "coverage": [
-            fact for part in ("lexicon", "linking") for fact in _facts(part.title(), coverage.get(part) or {})
+            fact
+            for part in ("lexicon", "linking", "positions")
+            for fact in _facts(part.title(), coverage.get(part) or {})
         ],
         "supervised": _supervised(coverage.get("positions") or {}),
         "labels": _plain((coverage.get("positions") or {}).get("labels")),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,10 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sensekd.artefacts import check_made_from
+from sensekd.artefacts import Manifest, atomic_directory, check_made_from, fingerprint, write_manifest
 from sensekd.errors import InputError, SenseKDError
-from sensekd.senses.pool import Occurrences, SamplePool
-from sensekd.senses.sample import CONTEXT, REBUILD, StateSample, hash_pair, unsigned
+from sensekd.senses.journal import Journal
+from sensekd.senses.pool import Occurrences, PoolShape, SamplePool
+from sensekd.senses.sample import REBUILD, StateSample, hash_pair, sample_facts, sample_manifest, unsigned
+from sensekd.senses.shards import WHOLE, Shard
+from sensekd.senses.writing import CONTEXT, FILE, SampleColumns, SampleFile
 
 if TYPE_CHECKING:
     from sensekd.config import SensesConfig
@@ -84,6 +91,7 @@ def window_states(
     order: NDArray[np.int64],
     window: int,
     batch_size: int,
+    done: int = 0,
 ) -> Iterator[WindowStates]:
     """The last hidden states (after the final norm) of every position that has a following token in its document.
 
@@ -98,6 +106,7 @@ def window_states(
         order: indices of the documents to visit.
         window: tokens in a window.
         batch_size: windows in a forward, at least.
+        done: windows of the first batches that are left out, as an earlier call counted them.
 
     Raises:
         InputError: a window longer than the teacher's positions, or ids outside its vocabulary.
@@ -112,7 +121,7 @@ def window_states(
     pieces = -(-np.maximum(lengths, 0) // window)
     which = np.repeat(np.arange(len(order)), pieces)
     offset = window * (np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces))
-    for first in range(0, len(which), batch_size):
+    for first in range(done, len(which), batch_size):
         rows = slice(first, first + batch_size)
         position = offset[rows, None] + np.arange(window)
         valid = position < lengths[which[rows], None]
@@ -150,9 +159,17 @@ def _predicted(teacher: Any, states: Tensor) -> Tensor:
     found = []
     for piece in torch.split(states, chunk):
         # One fixed shape here too: the last piece is filled up.
-        filled = torch.nn.functional.pad(piece, (0, 0, 0, chunk - len(piece)))
-        found.append(head(filled).argmax(-1)[: len(piece)])
+        filled = torch.nn.functional.pad(piece, (0, 0, 0, chunk - len(piece))) if len(piece) < chunk else piece
+        found.append(_argmax(head(filled))[: len(piece)])
     return torch.cat(found)
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    """Index of the largest logit, the lower one of equals, [n] of [n, V]."""
+    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+        # numpy reads each row once with wide instructions; torch's own takes fourteen times as long.
+        return torch.from_numpy(logits.numpy().argmax(-1))
+    return logits.argmax(-1)
 
 
 def _check_finite(batch: WindowStates, hashes: NDArray[np.uint64]) -> None:
@@ -190,39 +207,171 @@ def _contexts(documents: TokenDocuments, index: NDArray[np.int64], position: NDA
     return np.where(back >= 0, documents.tokens[at].astype(np.int32), np.int32(-1))
 
 
-def _settings(config: SensesConfig, teacher: Any) -> dict[str, Any]:
+def _settings(config: SensesConfig) -> dict[str, Any]:
     names = ("assignment", "samples_per_token", "window", "batch_size", "dtype", "seed")
-    settings = {name: getattr(config, name) for name in names}
-    settings["teacher_dtype"] = str(teacher.get_input_embeddings().weight.dtype).removeprefix("torch.")
-    return settings
+    return {name: getattr(config, name) for name in names}
 
 
-def _nothing_filed(config: SensesConfig, documents: int, positions: int) -> InputError:
-    agree = config.assignment == "agree"
-    return InputError(
-        f"none of {documents} documents has a position to file ({positions} positions seen)",
-        "documents of two tokens or more" + (", some of whose tokens the teacher predicts" if agree else ""),
-        "give a larger corpus" + (" or another senses.assignment" if agree else ""),
-    )
+def teacher_dtype(teacher: Any) -> str:
+    """The dtype that a teacher computes in, by its name in torch."""
+    return str(teacher.get_input_embeddings().weight.dtype).removeprefix("torch.")
 
 
-def _sample(
-    documents: TokenDocuments, rows: Occurrences, states: Tensor, settings: dict[str, Any], identity: TeacherIdentity
-) -> StateSample:
-    """The record of what the pool kept, without facts."""
-    tokens, counts = np.unique(rows.token, return_counts=True)
-    return StateSample(
-        tokens=tokens.astype(np.int64),
-        indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        states=states,
-        priority=unsigned(torch.from_numpy(rows.key)),
-        document=documents.hashes[rows.document],
-        position=rows.position.astype(np.int32),
-        context=_contexts(documents, rows.document, rows.position),
-        seen=np.unique(documents.hashes),
-        identity=identity,
-        settings=settings,
-    )
+@dataclass(frozen=True)
+class CapturePlan:
+    """Which documents are captured, and where a capture keeps what it has until it is done.
+
+    Attributes:
+        work: a folder for the states so far and the journal, on the file system of the sample; a capture that was
+            killed goes on from what stands there. It is gone when the sample stands. None: a temporary folder.
+        shard: the documents by hash.
+        known: hashes of documents that are left out.
+        every: seconds between two records of the journal.
+    """
+
+    work: Path | None = None
+    shard: Shard = WHOLE
+    known: NDArray[np.uint64] | None = None
+    every: float = 60.0
+
+    @property
+    def partial(self) -> bool:
+        """Whether this is a part of a larger whole, which may turn out empty."""
+        return self.shard.count > 1 or self.known is not None
+
+    def visits(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Indices of the documents, each content once, ascending by hash."""
+        # Visiting documents by their hash makes the batches, too, a property of the set of documents.
+        content, order = np.unique(hashes, return_index=True)
+        wanted = self.shard.holds(content)
+        if self.known is not None:
+            wanted &= ~np.isin(content, self.known)
+        return np.asarray(order[wanted], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A capture that is under way."""
+
+    teacher: Any
+    documents: TokenDocuments
+    config: SensesConfig
+    identity: TeacherIdentity
+    order: NDArray[np.int64]
+
+    @property
+    def key(self) -> str:
+        """Identity of everything that decides the bytes."""
+        content = fingerprint(self.documents.hashes[self.order].tolist())
+        device = self.teacher.get_input_embeddings().weight.device
+        made = [self.identity.compared(), self.documents.manifest.id, _settings(self.config)]
+        return fingerprint([content, made, device.type, torch.get_num_threads()])
+
+    def fill(self, pool: SamplePool, done: int, progress: Progress | None) -> None:
+        """Run the teacher over the windows that are left."""
+        tokens, indptr = self.documents.tokens, self.documents.indptr
+        size = (self.config.window, self.config.batch_size)
+        with evaluating(self.teacher):
+            for batch in window_states(self.teacher, tokens, indptr, self.order, *size, done):
+                _check_finite(batch, self.documents.hashes)
+                _file(self.teacher, batch, self.config, self.documents, pool)
+                pool.settle(batch.windows)
+                if progress is not None:
+                    progress(batch.windows, batch.total)
+
+    def write(self, path: Path, pool: SamplePool, journal: Journal) -> SampleColumns:
+        """Move the states of a finished pool into the sample's file, part by part."""
+        rows = pool.finish(journal.progress.windows)
+        index, position = rows["document"].astype(np.int64), rows["position"]
+        hashes = self.documents.hashes
+        keys = torch.from_numpy(np.ascontiguousarray(rows["key"]))
+        columns = SampleColumns.filed(rows["token"], unsigned(keys), hashes[index], position, hashes[self.order])
+        dtype, width = getattr(torch, self.config.dtype), self.identity.width
+        file: SampleFile | None = None
+        contexts = partial(_contexts_of, self.documents, index, position)
+        for first, pieces in pool.parts():
+            if file is None:
+                file = SampleFile(path, columns, contexts, dtype, width, rows=first)
+            for piece in pieces:
+                if dtype != torch.float32 and not bool(torch.isfinite(piece).all()):
+                    file.close()
+                    raise SenseKDError(
+                        f"teacher states overflow in {self.config.dtype}; set senses.dtype to float32 or bfloat16"
+                    )
+                file.append(piece)
+            file.sync()
+        if file is not None:
+            file.close()
+        return columns
+
+
+def _contexts_of(
+    documents: TokenDocuments, index: NDArray[np.int64], position: NDArray[Any], part: slice
+) -> NDArray[np.int32]:
+    return _contexts(documents, index[part], position[part])
+
+
+def capture_into(
+    folder: Path,
+    teacher: Any,
+    documents: TokenDocuments,
+    config: SensesConfig,
+    identity: TeacherIdentity,
+    progress: Progress | None = None,
+    plan: CapturePlan = CapturePlan(),
+) -> Manifest:
+    """Sample teacher states by priority, filed under a(t) (method: DSKD, arXiv 2602.22351, sense inventory).
+
+    a(t) is the argmax of the teacher's logits at t (`predicted`), x_{t+1} (`next`), or defined only where the two are
+    equal (`agree`). Equal documents count once. The bytes depend on device, dtype and thread count alone, which the
+    manifest of the sample names, and not on the order of the documents or on interruptions. Memory holds the
+    bookkeeping (about 24 bytes a state); the disk, at most half as much again as the states kept.
+
+    Args:
+        folder: of the sample.
+        teacher: a causal language model of transformers; put into eval mode for the time of the call.
+        documents: the tokenised corpus.
+        config: window, batch, assignment, samples per token, dtype, seed.
+        identity: of the teacher, to be recorded; its dtype is filled in.
+        progress: called with (windows done, windows in all).
+        plan: which documents, and where to work.
+
+    Raises:
+        InputError: another tokenizer's corpus, a window too long for the teacher, or nothing to file.
+        SenseKDError: a state that is not finite, in the teacher or in `config.dtype`, or a full disk.
+    """
+    check_made_from(documents.manifest, {"tokenizer": identity.tokenizer}, command=REBUILD)
+    identity = replace(identity, dtype=teacher_dtype(teacher))
+    job = _Job(teacher, documents, config, identity, plan.visits(documents.hashes))
+    device = teacher.get_input_embeddings().weight.device
+    work = plan.work or Path(tempfile.mkdtemp(prefix="sensekd-", dir=_parent(folder)))
+    try:
+        journal = Journal(work, job.key, plan.every if plan.work else float("inf"))
+        shape = PoolShape(identity.vocabulary, config.samples_per_token, identity.width, getattr(torch, config.dtype))
+        pool = SamplePool(journal, shape, documents.hashes, device)
+        job.fill(pool, journal.progress.windows, progress)
+        columns = job.write(work / FILE, pool, journal)
+        if not len(columns) and not plan.partial:
+            raise _nothing_filed(config, documents, job.order)
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        facts = sample_facts(columns, name, torch.get_num_threads())
+        with atomic_directory(folder) as temporary:
+            # A second name for the file, not a copy: killed before the folder stands, the file is still in `work`.
+            try:
+                (temporary / FILE).hardlink_to(work / FILE)
+            except OSError:  # A file system without links.
+                shutil.copyfile(work / FILE, temporary / FILE)
+            manifest = write_manifest(temporary, sample_manifest(columns.seen, identity, _settings(config), facts))
+        shutil.rmtree(work)
+    finally:
+        if plan.work is None:
+            shutil.rmtree(work, ignore_errors=True)
+    return manifest
+
+
+def _parent(folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder.parent
 
 
 def capture(
@@ -231,53 +380,21 @@ def capture(
     config: SensesConfig,
     identity: TeacherIdentity,
     progress: Progress | None = None,
+    plan: CapturePlan = CapturePlan(),
 ) -> StateSample:
-    """Sample teacher states by priority, filed under a(t) (method: DSKD, arXiv 2602.22351, sense inventory).
+    """The sample of `capture_into`, from a temporary folder whose file lives as long as the sample does."""
+    with tempfile.TemporaryDirectory(prefix="sensekd-") as name:
+        folder = Path(name) / "sample"
+        capture_into(folder, teacher, documents, config, identity, progress, plan)
+        # The mapping outlives the name of the file.
+        return StateSample.load(folder)
 
-    a(t) is the argmax of the teacher's logits at t (`predicted`), x_{t+1} (`next`), or defined only where the two are
-    equal (`agree`). Equal documents count once. The bytes depend on device, dtype and thread count alone, which the
-    facts of the sample name, and not on the order of the documents.
 
-    Args:
-        teacher: a causal language model of transformers; put into eval mode for the time of the call.
-        documents: the tokenised corpus.
-        config: window, batch, assignment, samples per token, dtype, seed.
-        identity: of the teacher, to be recorded.
-        progress: called with (windows done, windows in all).
-
-    Raises:
-        InputError: another tokenizer's corpus, a window too long for the teacher, or nothing to file.
-        SenseKDError: a state that is not finite, in the teacher or in `config.dtype`.
-    """
-    check_made_from(documents.manifest, {"tokenizer": identity.tokenizer}, command=REBUILD)
-    # Visiting documents by their hash makes the batches, too, a property of the set of documents.
-    _, order = np.unique(documents.hashes, return_index=True)
-    dtype = getattr(torch, config.dtype)
-    device = teacher.get_input_embeddings().weight.device
-    pool = SamplePool(identity.vocabulary, config.samples_per_token, documents.hashes, dtype, device)
-    positions = 0
-    with evaluating(teacher):
-        for batch in window_states(
-            teacher, documents.tokens, documents.indptr, order, config.window, config.batch_size
-        ):
-            _check_finite(batch, documents.hashes)
-            _file(teacher, batch, config, documents, pool)
-            positions += len(batch.position)
-            if progress is not None:
-                progress(batch.windows, batch.total)
-    rows, states = pool.finish()
-    if not len(rows.key):
-        raise _nothing_filed(config, len(order), positions)
-    if dtype != torch.float32 and not bool(torch.isfinite(states).all()):
-        raise SenseKDError(f"teacher states overflow in {config.dtype}; set senses.dtype to float32 or bfloat16")
-    sample = _sample(documents, rows, states, _settings(config, teacher), identity)
-    facts = {
-        "documents": len(order),
-        "repeated_documents": len(documents) - len(order),
-        "positions": positions,
-        "kept": len(sample),
-        "tokens": len(sample.tokens),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "threads": torch.get_num_threads(),
-    }
-    return replace(sample, facts=facts)
+def _nothing_filed(config: SensesConfig, documents: TokenDocuments, order: NDArray[np.int64]) -> InputError:
+    positions = int(np.maximum(np.diff(documents.indptr)[order] - 1, 0).sum())
+    agree = config.assignment == "agree"
+    return InputError(
+        f"none of {len(order)} documents has a position to file ({positions} positions seen)",
+        "documents of two tokens or more" + (", some of whose tokens the teacher predicts" if agree else ""),
+        "give a larger corpus" + (" or another senses.assignment" if agree else ""),
+    )

@@ -6,35 +6,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
-import torch
 from numpy.typing import NDArray
 
 from sensekd.errors import InputError, require
-from sensekd.senses.capture import evaluating, window_states
+from sensekd.senses.placing import REASONS, nearest_rows, place, predicting_states, window_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from sensekd.senses.dictionary import SenseDictionary
-
-BATCH: Final = 16
-REASONS: Final = ("at_start", "inside_token", "without_senses")
-
-
-@dataclass(frozen=True)
-class _Occurrence:
-    """One gold occurrence that can be placed: `piece` is the index i of its first piece, its sense is in h_{i-1}."""
-
-    document: int
-    piece: int
-    token: int
-    word: str
-    sense: str
-    left_informative: bool
 
 
 @dataclass(frozen=True)
@@ -85,70 +69,6 @@ def read_gold(path: Path) -> list[dict[str, Any]]:
     if not documents:
         raise InputError(f"{path} holds no document", expected, "check evaluation.gold_senses")
     return documents
-
-
-def _place(
-    gold: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, dictionary: SenseDictionary
-) -> tuple[list[NDArray[np.int64]], list[_Occurrence], Counter[str]]:
-    """Token ids of the documents, the occurrences found in them, and how many were skipped for what."""
-    if not getattr(tokenizer, "is_fast", False):
-        raise InputError(
-            f"{type(tokenizer).__name__} cannot say which characters a token covers", "a fast tokenizer",
-            "save the teacher with a tokenizer.json",
-        )  # fmt: skip
-    has_senses = dictionary.has_senses.numpy()
-    documents, found, skipped = [], [], Counter[str]()
-    # The same special prefix as in the corpus that the senses were built from.
-    encoded = tokenizer([entry["text"] for entry in gold], return_offsets_mapping=True, return_attention_mask=False)
-    columns = zip(gold, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    for number, (entry, ids, offsets) in enumerate(columns):
-        documents.append(np.asarray(ids, dtype=np.int64))
-        spans = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
-        for occurrence in entry["occurrences"]:
-            start, text = int(occurrence["start"]), entry["text"]
-            covering = np.flatnonzero(spans[:, 1] > start)
-            if not len(covering) or text[spans[covering[0], 0] : start].strip():
-                skipped["inside_token"] += 1
-                continue
-            piece = int(covering[0])
-            if piece == 0:
-                skipped["at_start"] += 1
-            elif not has_senses[ids[piece]]:
-                skipped["without_senses"] += 1
-            else:
-                word, sense = str(occurrence["word"]), str(occurrence["sense"])
-                left = bool(occurrence.get("left_informative", True))
-                found.append(_Occurrence(number, piece, int(ids[piece]), word, sense, left))
-    return documents, found, skipped
-
-
-def _nearest_rows(
-    dictionary: SenseDictionary, teacher: Any, documents: Sequence[NDArray[np.int64]], found: Sequence[_Occurrence]
-) -> NDArray[np.int64]:
-    """[occurrences] the row of the nearest own sense of each occurrence, from h_{i-1}."""
-    lengths = np.asarray([len(ids) for ids in documents])
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    tokens = np.concatenate(documents)
-    # The states wanted, by their index in the concatenated documents.
-    wanted = np.asarray([indptr[item.document] + item.piece - 1 for item in found])
-    rows = np.full(len(found), -1, dtype=np.int64)
-    order = np.unique([item.document for item in found])
-    by_state = np.argsort(wanted, kind="stable")
-    # Texts shorter than the window of the sample see the same context in a shorter one.
-    window = min(int(dictionary.settings.get("window", 256)), -(-int(lengths.max()) // 16) * 16)
-    with evaluating(teacher):
-        for batch in window_states(teacher, tokens, indptr, order, window, BATCH):
-            here = indptr[batch.document] + batch.position
-            states = batch.states.to(device="cpu", dtype=torch.float32)
-            # Positions of a batch are ascending, as documents are visited in their order.
-            at = np.searchsorted(here, wanted[by_state])
-            hit = at < len(here)
-            hit[hit] = here[at[hit]] == wanted[by_state][hit]
-            for item, place in zip(by_state[hit], at[hit], strict=True):
-                start, stop = dictionary.span(found[item].token)
-                distances = (dictionary.stored.between(start, stop) - states[int(place)]).square().sum(1)
-                rows[item] = start + int(distances.argmin())
-    return rows
 
 
 def _mutual_information(labels: _Labels) -> float:
@@ -230,7 +150,10 @@ def evaluate_gold(
     require("sklearn", "eval")
     if not gold:
         raise InputError("no gold senses", "at least one document", "check evaluation.gold_senses")
-    documents, found, skipped = _place(gold, tokenizer, dictionary)
+    documents, placed, skipped = place(gold, tokenizer)
+    has_senses = dictionary.has_senses.numpy()
+    found = [item for item in placed if has_senses[item.token]]
+    skipped["without_senses"] = len(placed) - len(found)
     reasons = {f"skipped_{reason}": skipped[reason] for reason in REASONS}
     if not found:
         raise InputError(
@@ -241,7 +164,7 @@ def evaluate_gold(
     everything = _Labels(
         np.asarray([item.word for item in found]),
         np.asarray([item.sense for item in found]),
-        _nearest_rows(dictionary, teacher, documents, found),
+        nearest_rows(dictionary, found, predicting_states(teacher, documents, found, window_of(dictionary))),
     )
     left = everything.take(np.asarray([item.left_informative for item in found]))
     labels = everything.ambiguous()

@@ -8,7 +8,7 @@ two samples merge exactly by union.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sensekd.artefacts import Manifest, atomic_directory, check_made_from, read_manifest, write_manifest
-from sensekd.errors import InputError
 from sensekd.provenance import TeacherIdentity
+from sensekd.senses.writing import FILE, PIECE, SampleColumns, SampleFile
 
 FORMAT: Final = 1
-CONTEXT: Final = 24
 REBUILD: Final = "sensekd senses build RECIPE"
-_FILE: Final = "sample.safetensors"
 _SIGN: Final = -(1 << 63)
 
 
@@ -114,6 +112,7 @@ def teacher_of(manifest: Manifest) -> TeacherIdentity:
         width=int(made["width"]),
         vocabulary=int(made["vocabulary"]),
         state=str(made["state"]),
+        dtype=made.get("dtype"),
     )
 
 
@@ -160,18 +159,19 @@ class StateSample:
         """Fingerprint of the set of documents."""
         return corpus_fingerprint(self.seen)
 
+    @property
+    def columns(self) -> SampleColumns:
+        """The bookkeeping, without states and contexts."""
+        return SampleColumns(self.tokens, self.indptr, self.priority, self.document, self.position, self.seen)
+
     def save(self, folder: Path) -> Manifest:
         """Write the sample with its manifest, atomically."""
-        from safetensors.torch import save_file
-
-        names = ("tokens", "indptr", "priority", "document", "position", "context", "seen")
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in names}
-        tensors["states"] = self.states.contiguous()
-        made_from = {**self.identity.compared(), "corpus": self.corpus}
-        facts = {**self.facts, "teacher": self.identity.model}
+        dtype, width = self.states.dtype, self.states.shape[1]
         with atomic_directory(folder) as temporary:
-            save_file(tensors, temporary / _FILE)
-            return write_manifest(temporary, Manifest("sample", FORMAT, made_from, dict(self.settings), facts))
+            with SampleFile(temporary / FILE, self.columns, lambda part: self.context[part], dtype, width) as file:
+                for piece in torch.split(self.states, PIECE):
+                    file.append(piece)
+            return write_manifest(temporary, sample_manifest(self.seen, self.identity, self.settings, self.facts))
 
     @classmethod
     def load(cls, folder: Path, expect: TeacherIdentity | None = None) -> StateSample:
@@ -185,7 +185,7 @@ class StateSample:
         manifest = read_manifest(folder, "sample", FORMAT)
         if expect is not None:
             check_made_from(manifest, expect.compared(), command=REBUILD)
-        tensors = load_file(folder / _FILE)
+        tensors = load_file(folder / FILE)
         states = tensors.pop("states")
         return cls(
             **{name: tensor.numpy() for name, tensor in tensors.items()},
@@ -196,50 +196,15 @@ class StateSample:
         )
 
 
-def _refuse_mixture(samples: Sequence[StateSample]) -> None:
-    first = samples[0]
-    for other in samples[1:]:
-        sides = [
-            (first.identity.compared(), other.identity.compared(), "the same teacher"),
-            (dict(first.settings), dict(other.settings), "the same settings"),
-        ]
-        for ours, theirs, expected in sides:
-            keys = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
-            if keys:
-                raise InputError(
-                    "; ".join(f"{key}: {ours.get(key)} and {theirs.get(key)}" for key in keys),
-                    f"samples of {expected}",
-                    f"build all of them alike: {REBUILD}",
-                )
+def sample_manifest(
+    seen: NDArray[np.uint64], identity: TeacherIdentity, settings: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Manifest:
+    """The manifest of a sample over the documents `seen`."""
+    made_from = {**identity.compared(), "corpus": corpus_fingerprint(seen)}
+    return Manifest("sample", FORMAT, made_from, dict(settings), {**facts, "teacher": identity.model})
 
 
-def merge_samples(samples: Sequence[StateSample]) -> StateSample:
-    """The sample of all documents together: the union, cut to the smallest priorities of each token.
-
-    Raises:
-        InputError: no sample, or samples of different teachers or settings.
-    """
-    if not samples:
-        raise InputError("no sample to merge", "at least one", None)
-    _refuse_mixture(samples)
-
-    def joined(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(sample, name) for sample in samples])
-
-    filed = np.concatenate([np.repeat(sample.tokens, sample.counts) for sample in samples])
-    priority, document, position = joined("priority"), joined("document"), joined("position")
-    kept = keep_smallest(filed, priority, document, position, int(samples[0].settings["samples_per_token"]))
-    tokens, counts = np.unique(filed[kept], return_counts=True)
-    return StateSample(
-        tokens=tokens.astype(np.int64),
-        indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        states=torch.cat([sample.states for sample in samples])[torch.from_numpy(kept)],
-        priority=priority[kept],
-        document=document[kept],
-        position=position[kept],
-        context=joined("context")[kept],
-        seen=np.unique(joined("seen")),
-        identity=samples[0].identity,
-        settings=samples[0].settings,
-        facts={"merged": len(samples), "kept": len(kept)},
-    )
+def sample_facts(columns: SampleColumns, device: str, threads: object) -> dict[str, Any]:
+    """What a reader may want to know; it follows from the documents and the machine, not from how they were split."""
+    counts = {"documents": len(columns.seen), "kept": len(columns), "tokens": len(columns.tokens)}
+    return {**counts, "device": device, "threads": threads}

@@ -45,6 +45,7 @@ class DistillResult:
         steps: optimiser steps, those before a resume included.
         shared_layers: n of the shared trunk.
         trunk_reason: why n is not larger.
+        logits: whether CE and KL were computed in chunks or from whole logits, and why.
         trainable: number of trained parameters.
         parameters: number of the student's parameters.
         resumed_from: step of the checkpoint that was resumed from, 0 for none.
@@ -52,6 +53,7 @@ class DistillResult:
         layers: the teacher's layers that the student keeps.
         importance: score of each of the teacher's layers, where they were chosen by it.
         importance_tokens: positions that the scores were measured over.
+        logits: how CE and KL were computed, and why.
     """
 
     history: tuple[Mapping[str, float], ...]
@@ -66,10 +68,11 @@ class DistillResult:
     layers: tuple[int, ...] = ()
     importance: tuple[float, ...] | None = None
     importance_tokens: int = 0
+    logits: str = "not trained"
 
     def facts(self) -> dict[str, Any]:
         """What two equal trainings have in common, as plain values, without the history."""
-        names = ["tokens", "steps", "shared_layers", "trunk_reason", "trainable", "parameters", "layers"]
+        names = ["tokens", "steps", "shared_layers", "trunk_reason", "trainable", "parameters", "layers", "logits"]
         names += ["importance", "importance_tokens"] if self.importance is not None else []
         found = {name: getattr(self, name) for name in names}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
@@ -249,5 +252,5 @@ def distill(
     state, history = trainer.state, tuple(record for record in trainer.state.log_history if "loss" in record)
     return DistillResult(
         history, state.num_input_tokens_seen, state.global_step, trunk.layers, trunk.reason, trainable, total,
-        start, seconds, *chosen,
+        start, seconds, *chosen, trainer.logits_path,
     )  # fmt: skip

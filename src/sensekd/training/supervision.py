@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sensekd.losses import IGNORE
+from sensekd.published import PublishedTable
 from sensekd.targets import SenseTable, whole_words
 
 if TYPE_CHECKING:
@@ -65,6 +66,25 @@ def subsample(labels: Tensor, positions: PositionsConfig, draw: Tensor) -> Tenso
     return torch.where(valid & (rank < wanted[:, None]), labels, IGNORE)
 
 
+def pick(labels: Tensor, related: Tensor, positions: PositionsConfig, draw: Tensor) -> tuple[Tensor, Tensor]:
+    """The published picking: some of the positions with relations, then as many of the others.
+
+    Args:
+        labels: [B, T - 1] int64; -100 is not a label.
+        related: [B, T - 1] bool, the label has relations.
+        positions: fraction and minimum, of the positions with relations.
+        draw: [B, T - 1] random numbers; the smallest are picked.
+
+    Returns:
+        [B, T - 1] labels, -100 where not picked; and bool, picked for their relations.
+    """
+    first = subsample(torch.where(related, labels, IGNORE), positions, draw) != IGNORE
+    others = (labels != IGNORE) & ~first
+    rank = draw.masked_fill(~others, math.inf).argsort(dim=1, stable=True).argsort(dim=1)
+    again = others & (rank < first.sum(1, keepdim=True))
+    return torch.where(first | again, labels, IGNORE), first
+
+
 def random_draws(batches: Sequence[Batch], seed: int, step: int, process: int, processes: int) -> list[Tensor]:
     """Random numbers for the positions of every batch of one optimiser step.
 
@@ -96,6 +116,12 @@ def annotate(batch: Batch, senses: SenseSupervision, loss: LossConfig, draw: Ten
         draw: [B, T - 1] random numbers for the sub-sampling, None where all positions are supervised.
     """
     labels = batch["labels"][:, 1:]
+    if isinstance(senses.table, PublishedTable) and draw is not None and loss.positions != "all":
+        whole = whole_words(batch["input_ids"], senses.starts_word, senses.ends_word)
+        chosen, related = pick(labels, senses.table.related(labels, whole), loss.positions, draw)
+        batch["sense_labels"], batch["whole_word"], batch["sense_draw"] = chosen, related, draw
+        picked = (chosen != IGNORE).sum()
+        return Counts((labels != IGNORE).sum(), picked, picked)
     chosen = labels if draw is None or loss.positions == "all" else subsample(labels, loss.positions, draw)
     whole = whole_words(batch["input_ids"], senses.starts_word, senses.ends_word, batch.get("position_ids"))
     # Contiguous, so that the rows asked for here are known again by their labels when the loss looks for them.

@@ -21,15 +21,19 @@ from sensekd.errors import InputError
 from sensekd.losses import (
     IGNORE,
     LossTerm,
+    Objective,
+    chunked_terms,
     cross_entropy,
+    divergence,
     hidden_mse,
-    kl_divergence,
     sense_pull,
     sense_push,
 )
+from sensekd.published import PublishedTable, select_published
 from sensekd.targets import select
 from sensekd.training.checkpoints import newest_checkpoint, seal, step_of
 from sensekd.training.failures import Interruption, Watch, explain_fault, probe, refuse_weights
+from sensekd.training.heads import plan_heads, withhold_inputs
 from sensekd.training.placement import carry
 from sensekd.training.projector import ProjectedStudent
 from sensekd.training.record import Window
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
     from sensekd.config import LossConfig
 
 _WEIGHTS: Final = "model.safetensors"
+# Names under which a divergence is logged.
+_LOGGED: Final = {"forward": "kl", "reverse": "reverse_kl", "jsd": "jsd"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,10 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Signal:
-    """One forward of the teacher: states [B, T - 1, D], logits [B, T - 1, V], state after the trunk [B, T, D]."""
+    """One forward of the teacher: states [B, T - 1, D], logits [B, T - 1, V], state after the trunk [B, T, D].
+
+    There are no logits where the loss is computed in chunks.
+    """
 
     states: Tensor | None = None
     logits: Tensor | None = None
@@ -123,6 +132,11 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
             self._trunk_end = layers_of(distillation.teacher)[distillation.shared_layers]
         # What a trained layer is fed with has the dtype of its weights; autocast does the rest.
         self._dtype = next((value.dtype for value in self.model.parameters() if value.requires_grad), torch.float32)
+        loss, inner = distillation.loss, self.model.student if isinstance(self.model, ProjectedStudent) else self.model
+        self._heads, self.logits_path = plan_heads(
+            inner, distillation.teacher if loss.alpha > 0 else None, loss, distillation.vocabulary
+        )
+        self._objective = Objective(loss.alpha * loss.tau**2, loss.tau, loss.divergence, loss.jsd_beta)
         self._window = Window()
         self._watch = Watch(self.args.device)
         self.interruption = Interruption()
@@ -192,8 +206,12 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         ids = inputs["input_ids"]
         with contextlib.ExitStack() as hooks:
             below = hooks.enter_context(capture_inputs(self._trunk_end)) if self._trunk_end is not None else None
-            last = hooks.enter_context(capture_inputs(teacher.get_output_embeddings()))
-            if loss.alpha > 0:
+            enter = capture_inputs if self._heads is None else withhold_inputs
+            last = hooks.enter_context(enter(teacher.get_output_embeddings()))
+            if self._heads is not None:
+                teacher(**_reads(inputs), use_cache=False)
+                logits, states = None, last[0][:, :-1]
+            elif loss.alpha > 0:
                 # Only label positions reach the output embedding, so nothing of the size of the logits is sliced later.
                 keep = torch.arange(ids.shape[1] - 1, device=ids.device)
                 logits = teacher(**_reads(inputs), use_cache=False, logits_to_keep=keep).logits
@@ -229,12 +247,16 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         """The student's states in the teacher's width."""
         return self.model.project(states) if isinstance(self.model, ProjectedStudent) else states
 
-    def _study(self, model: nn.Module, inputs: Batch, signal: Signal) -> tuple[Tensor, Tensor]:
+    def _study(self, model: nn.Module, inputs: Batch, signal: Signal) -> tuple[Tensor, Tensor | None]:
         reads = _reads(inputs)
         keep = torch.arange(inputs["input_ids"].shape[1] - 1, device=inputs["input_ids"].device)
         if signal.trunk is not None:
             del reads["input_ids"]
             reads["inputs_embeds"] = signal.trunk
+        if self._heads is not None:
+            with withhold_inputs(self.model.get_output_embeddings()) as last:
+                model(**reads, use_cache=False)
+            return last[0][:, :-1], None
         # The root forward goes through the wrapper (DDP, FSDP2); the hook sits on the module inside.
         with capture_inputs(self.model.get_output_embeddings()) as last:
             logits = model(**reads, use_cache=False, logits_to_keep=keep).logits
@@ -255,23 +277,32 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         """
         signal = self._taught(inputs)
         states, logits = self._study(model, inputs, signal)
-        states, logits = self._projected(states), self._common(logits)
+        logits = None if logits is None else self._common(logits)
         labels = inputs["labels"][:, 1:].reshape(-1)
-        weighted = self._terms(inputs, signal, states.flatten(0, 1), logits.flatten(0, 1), labels)
+        weighted = self._logit_terms(signal, states, logits, labels)
+        weighted += self._state_terms(inputs, signal, self._projected(states).flatten(0, 1), labels != IGNORE)
         loss = torch.stack(weighted).sum() if len(weighted) > 1 else weighted[0]
         taught = None if signal.states is None else probe(signal.states, inputs["labels"][:, 1:] != IGNORE)
         self._watch.note(self.state.global_step + 1, inputs.get("block"), taught, loss)
         loss = loss * self.args.world_size
-        return (loss, {"logits": logits}) if return_outputs else loss
+        return (loss, {"states": states} if logits is None else {"logits": logits}) if return_outputs else loss
 
-    def _terms(self, inputs: Batch, signal: Signal, states: Tensor, logits: Tensor, labels: Tensor) -> list[Tensor]:
-        """The weighted terms, each divided by its count over the whole accumulated global batch."""
-        loss, senses, counts = self.distillation.loss, self._senses, self._counts
-        mask = labels != IGNORE
+    def _logit_terms(self, signal: Signal, states: Tensor, logits: Tensor | None, labels: Tensor) -> list[Tensor]:
+        """CE and divergence, weighted; `states` [B, T - 1, D] are those that enter the student's output embedding."""
+        loss, counts = self.distillation.loss, self._counts
+        if logits is None:
+            return [self._chunked(signal, states.flatten(0, 1), labels)]
+        logits = logits.flatten(0, 1)
         found = [self._term("ce", cross_entropy(logits, labels), counts.labels)]
         if loss.alpha > 0 and signal.logits is not None:
-            term = kl_divergence(signal.logits.flatten(0, 1), logits, loss.tau, mask)
-            found.append(loss.alpha * loss.tau**2 * self._term("kl", term, counts.labels))
+            term = divergence(signal.logits.flatten(0, 1), logits, self._objective, labels != IGNORE)
+            found.append(self._objective.weight * self._term(_LOGGED[loss.divergence], term, counts.labels))
+        return found
+
+    def _state_terms(self, inputs: Batch, signal: Signal, states: Tensor, mask: Tensor) -> list[Tensor]:
+        """The terms that compare states with the teacher's and with senses, weighted."""
+        loss, senses, counts = self.distillation.loss, self._senses, self._counts
+        found: list[Tensor] = []
         if senses is None or signal.states is None:
             return found
         teacher = signal.states.flatten(0, 1)
@@ -282,10 +313,27 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
             found += self._sense_terms(inputs, senses, teacher, states)
         return found
 
+    def _chunked(self, signal: Signal, states: Tensor, labels: Tensor) -> Tensor:
+        """CE and divergence as one weighted sum over its global count, without logits; both parts are noted."""
+        heads, loss, teacher = self._heads, self.distillation.loss, None
+        assert heads is not None
+        if heads.teacher is not None and signal.states is not None:
+            teacher = (signal.states.flatten(0, 1), heads.teacher)
+        with self.accelerator.autocast():
+            terms = chunked_terms(states, heads.student, teacher, labels, self._objective, elements=loss.chunk_elements)
+        self._term("ce", terms.ce, self._counts.labels)
+        if terms.divergence is not None:
+            self._term(_LOGGED[loss.divergence], terms.divergence, self._counts.labels)
+        return terms.total.sum / self._counts.labels.clamp(min=1)
+
     def _sense_terms(self, inputs: Batch, senses: SenseSupervision, teacher: Tensor, states: Tensor) -> list[Tensor]:
         loss, table, counts = self.distillation.loss, senses.table, self._counts
         labels, whole = inputs["sense_labels"].reshape(-1), inputs["whole_word"].reshape(-1)
-        targets = select(table, labels, whole, teacher, loss.kappa, own=loss.push == "relative")
+        if isinstance(table, PublishedTable):
+            draws = inputs["sense_draw"].reshape(-1)
+            targets = select_published(table, labels, whole, teacher, draws, (loss.kappa, loss.neighbours))
+        else:
+            targets = select(table, labels, whole, teacher, loss.kappa, own=loss.push == "relative")
         pull = sense_pull(states, targets, table.sigma2)
         push, active = sense_push(states, targets, table.sigma2, loss.effective_margin, loss.push)
         self._window.add("active:push", active.sum)

@@ -43,23 +43,6 @@ def cross_entropy(logits_NV: Tensor, labels_N: Tensor) -> LossTerm:
     return LossTerm(total, (labels_N != IGNORE).sum())
 
 
-def kl_divergence(teacher_NV: Tensor, student_NV: Tensor, tau: float, mask_N: Tensor) -> LossTerm:
-    """Forward KL(softmax(z^T / τ) || softmax(z^S / τ)), L_KL: exactly 0 where the logits are equal.
-
-    The factor τ² belongs to the combination, not to the term.
-
-    Args:
-        teacher_NV: [N, V] teacher logits.
-        student_NV: [N, V] student logits.
-        tau: temperature, > 0.
-        mask_N: [N] bool, True at labels.
-    """
-    log_p = F.log_softmax(teacher_NV.float() / tau, dim=-1)
-    log_q = F.log_softmax(student_NV.float() / tau, dim=-1)
-    per_position = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
-    return LossTerm(torch.where(mask_N, per_position, 0.0).sum(), mask_N.sum())
-
-
 def hidden_mse(teacher_ND: Tensor, student_ND: Tensor, sigma2: float, mask_N: Tensor) -> LossTerm:
     """d²(h^T_t, h^S_t), L_hid.
 

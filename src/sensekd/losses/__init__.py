@@ -1,0 +1,21 @@
+"""Losses: tensors in, `LossTerm(sum, count)` out; they know no model and no configuration."""
+
+from sensekd.losses.chunked import ChunkedTerms, Head, chunked_terms
+from sensekd.losses.divergence import Divergence, Objective, divergence, kl_divergence
+from sensekd.losses.terms import IGNORE, LossTerm, cross_entropy, hidden_mse, sense_pull, sense_push
+
+__all__ = [
+    "IGNORE",
+    "ChunkedTerms",
+    "Divergence",
+    "Head",
+    "LossTerm",
+    "Objective",
+    "chunked_terms",
+    "cross_entropy",
+    "divergence",
+    "hidden_mse",
+    "kl_divergence",
+    "sense_pull",
+    "sense_push",
+]
