@@ -21,6 +21,7 @@ from sensekd.training.data import TokenBlocks, collate
 from sensekd.training.export import export_student
 from sensekd.training.failures import explained
 from sensekd.training.packing import refuse_mixing
+from sensekd.training.sharding import Originals
 from sensekd.training.supervision import SenseSupervision
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def _train(
     trunk = apprentice.trunk
     use_cache = trunk.model.config.use_cache
     args = training_arguments(recipe, steps, work, apprentice.device)
+    originals = Originals.of(apprentice.trained)
     trainer = _trainer(apprentice.trained, distillation, args, blocks, progress)
     start = _start_of(trainer, work, distillation.made_from or {})
     began = time.perf_counter()
@@ -186,6 +188,7 @@ def _train(
             if trainer.interrupted():
                 trainer.keep()
                 raise KeyboardInterrupt
+            originals.restore(trainer.model)
     finally:
         # The Trainer switches the cache off in the configuration; where no trunk is shared that is the student's own.
         trunk.model.config.use_cache = use_cache

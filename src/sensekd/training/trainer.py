@@ -8,14 +8,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
 
 from sensekd.errors import InputError
 from sensekd.losses import (
@@ -31,12 +27,13 @@ from sensekd.losses import (
 )
 from sensekd.published import PublishedTable, select_published
 from sensekd.targets import select
-from sensekd.training.checkpoints import newest_checkpoint, seal, step_of
-from sensekd.training.failures import Interruption, Watch, explain_fault, probe, refuse_weights
+from sensekd.training.failures import probe
 from sensekd.training.heads import plan_heads, withhold_inputs
+from sensekd.training.kept import KeptTrainer
 from sensekd.training.placement import carry
 from sensekd.training.projector import ProjectedStudent
 from sensekd.training.record import Window
+from sensekd.training.sharding import refuse_launcher
 from sensekd.training.supervision import Batch, Counts, SenseSupervision, annotate, random_draws
 from sensekd.training.trunk import capture_inputs, layers_of
 
@@ -47,7 +44,6 @@ if TYPE_CHECKING:
 
     from sensekd.config import LossConfig
 
-_WEIGHTS: Final = "model.safetensors"
 # Names under which a divergence is logged.
 _LOGGED: Final = {"forward": "kl", "reverse": "reverse_kl", "jsd": "jsd"}
 
@@ -95,7 +91,7 @@ class Signal:
     trunk: Tensor | None = None
 
 
-class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
+class SenseDistillationTrainer(KeptTrainer):
     """A Trainer whose loss is CE + KL + sense + hidden state, each divided once by its own global count.
 
     Args:
@@ -110,7 +106,7 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
     loss_is_scaled_for_ga = True
 
     def __init__(self, model: nn.Module, distillation: Distillation, **rest: Any) -> None:
-        super().__init__(model=model, **rest)
+        super().__init__(model, distillation.made_from, **rest)
         if distillation.needs_teacher and distillation.teacher is None:
             raise InputError("the loss looks at a teacher, but there is none", "a teacher, or alpha = lambda = mu = 0")
         if distillation.needs_states and distillation.senses is None:
@@ -119,11 +115,7 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
                 "a sense dictionary (senses, and σ² as the unit of distances)",
                 "build it with `sensekd senses build`, or set loss.lambda and loss.mu to 0",
             )
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise InputError(
-                "the launcher shards the model (FSDP or DeepSpeed)", "one whole student a process (DDP)",
-                "start it with torchrun, or with an accelerate configuration of type MULTI_GPU",
-            )  # fmt: skip
+        refuse_launcher(self)
         senses = distillation.senses
         self.distillation = distillation
         self._senses = senses.to(self.args.device) if senses is not None and distillation.needs_states else None
@@ -136,11 +128,11 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         self._heads, self.logits_path = plan_heads(
             inner, distillation.teacher if loss.alpha > 0 else None, loss, distillation.vocabulary
         )
+        if self.is_fsdp_enabled and self._heads is not None and self._heads.student.weight.requires_grad:
+            # Shards of a trained output embedding are whole inside the root forward alone.
+            self._heads, self.logits_path = None, "whole logits: the output embedding is trained and sharded"
         self._objective = Objective(loss.alpha * loss.tau**2, loss.tau, loss.divergence, loss.jsd_beta)
         self._window = Window()
-        self._watch = Watch(self.args.device)
-        self.interruption = Interruption()
-        self._asked = torch.zeros((), device=self.args.device)
         self._counts = Counts(*(torch.ones((), device=self.args.device),) * 3)
 
     # ---- what of the accumulated batch is supervised
@@ -183,19 +175,6 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
                 self._window.add(f"count:n_{name}", count * share)
                 self._window.add(f"present:{name}", (count > 0) * share)
 
-    def _reduce(self, value: Tensor) -> Tensor:
-        if self.args.world_size == 1:
-            return value
-        reduced: Tensor = self.accelerator.reduce(value, reduction="sum")
-        return reduced
-
-    def interrupted(self) -> bool:
-        """Whether the training is to end after the step under way: every process finds the same answer.
-
-        Of several processes each tells the others at the start of a step; nothing but that start is waited for.
-        """
-        return self.interruption.asked if self.args.world_size == 1 else bool(self._asked > 0)
-
     # ---- one forward of each model
 
     @torch.no_grad()
@@ -206,19 +185,18 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         ids = inputs["input_ids"]
         with contextlib.ExitStack() as hooks:
             below = hooks.enter_context(capture_inputs(self._trunk_end)) if self._trunk_end is not None else None
-            enter = capture_inputs if self._heads is None else withhold_inputs
+            whole = self._heads is None and loss.alpha > 0
+            enter = capture_inputs if whole else withhold_inputs
             last = hooks.enter_context(enter(teacher.get_output_embeddings()))
-            if self._heads is not None:
-                teacher(**_reads(inputs), use_cache=False)
-                logits, states = None, last[0][:, :-1]
-            elif loss.alpha > 0:
+            if whole:
                 # Only label positions reach the output embedding, so nothing of the size of the logits is sliced later.
                 keep = torch.arange(ids.shape[1] - 1, device=ids.device)
                 logits = teacher(**_reads(inputs), use_cache=False, logits_to_keep=keep).logits
                 states = last[0]
             else:
-                logits = None
-                states = teacher.base_model(**_reads(inputs), use_cache=False).last_hidden_state[:, :-1]
+                # The root forward, not that of the layers alone: a sharded teacher knows no other.
+                teacher(**_reads(inputs), use_cache=False)
+                logits, states = None, last[0][:, :-1]
         return Signal(states, logits, below[0] if below else None)
 
     def _taught(self, inputs: Batch) -> Signal:
@@ -362,73 +340,9 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
             logs.update(self._window.read(self._reduce))
         super().log(logs, start_time)
 
-    def refuse_non_finite(self) -> None:
-        """Stop where the loss or a state of the teacher has become NaN or infinite, naming the first such batch.
-
-        Raises:
-            NonFiniteError: with the step and the documents of the batch.
-        """
-        fault = self._watch.read(self._gather)
-        if fault is not None:
-            raise explain_fault(fault, self.train_dataset, self.args.gradient_accumulation_steps)
-
-    def _gather(self, value: Tensor) -> Tensor:
-        if self.args.world_size == 1:
-            return value
-        gathered: Tensor = self.accelerator.gather(self.accelerator.pad_across_processes(value, pad_index=-1))
-        return gathered
-
     def floating_point_ops(self, inputs: Batch) -> int:
         """Not counted: it would walk over all parameters at every step."""
         return 0
-
-    def _trained(self) -> dict[str, Tensor]:
-        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Trainable weights alone: the frozen ones are the teacher's."""
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        trained = self._trained()
-        source = state_dict if state_dict is not None else trained
-        save_file({name: source[name].detach().contiguous() for name in trained}, folder / _WEIGHTS)
-
-    @torch.no_grad()
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        target = dict((model or self.model).named_parameters())
-        stored = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
-        trained = {name for name, value in target.items() if value.requires_grad}
-        if trained != set(stored):
-            raise InputError(
-                f"the checkpoint {resume_from_checkpoint} holds {len(stored)} tensors",
-                f"the {len(trained)} trainable ones of this student",
-                "remove the folder of checkpoints to start anew",
-            )
-        for name, value in stored.items():
-            target[name].copy_(value)
-
-    def load_finished(self, checkpoint: Path) -> None:
-        """Take over the weights and the state of a training that had reached its last step."""
-        self._load_from_checkpoint(str(checkpoint))
-        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-
-    def keep(self) -> None:
-        """Leave a checkpoint of the last step, if there is none yet."""
-        newest = newest_checkpoint(Path(self.args.output_dir), self.distillation.made_from or {})
-        if newest is None or step_of(newest) != self.state.global_step:
-            self._save_checkpoint(self.model, None)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save, then seal what was saved to the end."""
-        self.refuse_non_finite()
-        refuse_weights(self._trained(), self.state.global_step, self._reduce)
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            seal(folder, self.distillation.made_from or {})
 
 
 def _reads(inputs: Batch) -> Batch:
