@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from training_world import blocks, edges, recipe, table, tiny
 from transformers import TrainingArguments
 
@@ -40,6 +41,7 @@ def train(trunk: bool, chunked: str, teacher_too: bool, rank: int, size: int) ->
         if teacher_too:
             shard(teacher)
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    assert size == 1 or all(isinstance(value, DTensor) for value in model.parameters())
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-2)
     data, found = blocks(), {}
     for step in range(STEPS):
