@@ -11,7 +11,7 @@ from pathlib import Path
 import benchmarks
 from sensekd.artefacts import write_json
 
-SKIPPED = {"__main__", "measure"}
+SKIPPED = {"__main__", "measure", "gpu_step"}
 
 
 def main() -> None:

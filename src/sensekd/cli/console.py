@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec
 import typer
 
 from sensekd.errors import EXIT_INTERRUPTED, SenseKDError
+from sensekd.training.processes import first_to_say, leads
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -55,14 +56,19 @@ def command(function: Callable[P, Summary]) -> Callable[P, None]:
             with contextlib.redirect_stdout(sys.stderr):
                 summary = function(*args, **kwargs)
         except SenseKDError as error:
-            print(f"error: {error}", file=sys.stderr)
+            # Of several processes, started by a launcher, one reports what went wrong.
+            if first_to_say(error):
+                print(f"error: {error}", file=sys.stderr, flush=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            print("interrupted: what was finished is kept; the same command goes on from there", file=sys.stderr)
+            if first_to_say(error):
+                print("interrupted: what was finished is kept; the same command goes on from there", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from error
-        print(json.dumps(summary.data, ensure_ascii=False, default=str) if kwargs.get("as_json") else summary.text)
+        if leads():
+            print(json.dumps(summary.data, ensure_ascii=False, default=str) if kwargs.get("as_json") else summary.text)
         if summary.error is not None:
-            print(f"error: {summary.error}", file=sys.stderr)
+            if leads():
+                print(f"error: {summary.error}", file=sys.stderr)
             raise typer.Exit(summary.error.exit_code)
 
     # typer reads the annotations of what it is given; the wrapper has the function's but returns nothing.

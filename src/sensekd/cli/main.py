@@ -54,5 +54,5 @@ def entry() -> None:
     app()
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # `torchrun -m sensekd.cli.main`
     entry()

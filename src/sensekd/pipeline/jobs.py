@@ -14,6 +14,7 @@ from sensekd.config import Recipe, arm_recipe
 from sensekd.corpus import TokenDocuments
 from sensekd.pipeline.prepare import sense_table
 from sensekd.pipeline.workspace import Workspace, source_key
+from sensekd.training import processes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +57,9 @@ class Job:
             settings = {"evaluation": tree["evaluation"]}
         questions = {name: source_key(path) for name, path in recipe.evaluation.questions.items()}
         upstream = {name: work.artefact(name) for name in _UPSTREAM}
+        if self.arm != TEACHER and steps and processes.count() > 1:
+            # `batch_size` is that of a process: more of them read more.
+            upstream["processes"] = str(processes.count())
         return {"settings": settings, "steps": steps, "questions": questions, "teacher": work.teacher_key, **upstream}
 
 
@@ -112,13 +116,21 @@ class Bench:
 
     def run(self, job: Job, progress: Progress) -> None:
         """Train (unless it is the teacher), evaluate, and write the record."""
+        self.conclude(job, self.train(job, progress))
+
+    def train(self, job: Job, progress: Progress) -> DistillResult | None:
+        """Train the job's student into its folder; None for the teacher."""
+        if job.arm == TEACHER:
+            return None
+        return self.distil(*arm_recipe(self.work.recipe, job.arm, job.seed), job, progress)
+
+    def conclude(self, job: Job, result: DistillResult | None) -> None:
+        """Evaluate, and write the record."""
         record: dict[str, Any] = {"arm": job.arm, "seed": job.seed, "tokens": 0, "history": []}
         training = 0.0
-        if job.arm == TEACHER:
+        if result is None:
             model = self.work.teacher.model
         else:
-            recipe, steps = arm_recipe(self.work.recipe, job.arm, job.seed)
-            result = self.distil(recipe, steps, job, progress)
             record |= {
                 "tokens": result.tokens,
                 "history": list(result.history),

@@ -11,18 +11,35 @@ from sensekd.errors import InputError, require
 from sensekd.pipeline.check import refuse_problems
 from sensekd.pipeline.jobs import TEACHER, Job
 from sensekd.pipeline.prepare import prepare
-from sensekd.pipeline.results import collect, histories
+from sensekd.pipeline.results import collect, histories, read_results
 from sensekd.pipeline.runner import run_jobs
-from sensekd.pipeline.stages import Reporter, Stages
+from sensekd.pipeline.stages import Reporter, Silent, Stages
+from sensekd.pipeline.together import gather, run_together
 from sensekd.pipeline.workspace import Workspace
+from sensekd.training import processes
 
 
-def open_workspace(recipe: Recipe, reporter: Reporter, stages: Stages | None = None) -> Workspace:
+def open_workspace(
+    recipe: Recipe, reporter: Reporter, stages: Stages | None = None, *, together: bool = False
+) -> Workspace:
     """The run's folder with the effective recipe in it; `stages` carries on what was run there before.
 
+    Args:
+        recipe: the effective recipe.
+        reporter: where to say how it goes; of several processes the one that leads says it.
+        stages: of a run that has begun already.
+        together: several processes of a launcher may do this work.
+
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be made or written, or a launcher has started several processes for one.
     """
+    if processes.count() > 1 and not together:
+        raise InputError(
+            f"a launcher has started {processes.count()} processes of a command that runs in one",
+            "several processes for `distill`, `run` and `compare` alone", "start this command without the launcher",
+        )  # fmt: skip
+    if not processes.leads():
+        return Workspace(recipe, Stages(Path(recipe.output), Silent()))
     work = Workspace(recipe, stages or Stages(Path(recipe.output), reporter))
     try:
         work.save_recipe()
@@ -48,7 +65,7 @@ def compare(recipe: Recipe, reporter: Reporter, command: str, stages: Stages | N
     """
     arms = [*recipe.compare.arms, *recipe.compare.custom]
     jobs = [Job(TEACHER, 0), *(Job(arm, seed) for seed in recipe.compare.seeds for arm in arms)]
-    return _run(open_workspace(recipe, reporter, stages), jobs, command)
+    return _run(open_workspace(recipe, reporter, stages, together=True), jobs, command)
 
 
 def run(recipe: Recipe, reporter: Reporter, command: str) -> dict[str, Any]:
@@ -58,18 +75,31 @@ def run(recipe: Recipe, reporter: Reporter, command: str) -> dict[str, Any]:
     )
     recipe = recipe.model_copy(update={"compare": settings})
     jobs = [Job(TEACHER, 0), Job("pruned", recipe.seed), Job("dskd", recipe.seed)]
-    return _run(open_workspace(recipe, reporter), jobs, command)
+    return _run(open_workspace(recipe, reporter, together=True), jobs, command)
 
 
 def _run(work: Workspace, jobs: list[Job], command: str) -> dict[str, Any]:
     refuse_problems(work.recipe, f"the recipe {work.recipe.name!r}")
-    for folder in (work.output, work.path("students"), work.path("records")):
-        sweep(folder)
-    coverage = prepare(work)
-    run_jobs(work, jobs, work.recipe.compare.workers)
-    results = collect(work, jobs, coverage, command)
-    draw(results, histories(work.output, jobs), work)
-    return results
+    crew = gather(work)
+    coverage: dict[str, Any] = {}
+    results: dict[str, Any] = {}
+
+    def begin() -> None:
+        for folder in (work.output, work.path("students"), work.path("records")):
+            sweep(folder)
+        coverage.update(prepare(work))
+
+    def end() -> None:
+        results.update(collect(work, jobs, coverage, command))
+        draw(results, histories(work.output, jobs), work)
+
+    crew.lead(begin)
+    if crew.size == 1:
+        run_jobs(work, jobs, work.recipe.compare.workers)
+    else:
+        run_together(work, crew, jobs)
+    crew.lead(end)
+    return results or read_results(work.output)[0]
 
 
 def draw(results: dict[str, Any], curves: dict[str, list[dict[str, Any]]], work: Workspace) -> None:

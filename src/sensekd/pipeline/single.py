@@ -22,6 +22,7 @@ from sensekd.pipeline.prepare import (
 )
 from sensekd.pipeline.run import open_workspace
 from sensekd.pipeline.stages import Reporter, Silent, Stages
+from sensekd.pipeline.together import Stage, gather, run_stage
 from sensekd.pipeline.workspace import RECIPE, Workspace
 from sensekd.provenance import tokenizer_fingerprint
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sensekd.linking import TokenRelations
     from sensekd.senses.dictionary import SenseDictionary
     from sensekd.senses.reading import SenseReading
+    from sensekd.training.distill import DistillResult
 
 
 def build_lexicon_of(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
@@ -104,20 +106,19 @@ def distill_arm(recipe: Recipe, arm: str, reporter: Reporter) -> dict[str, Any]:
     """
     if arm not in {*ARMS, *recipe.compare.custom}:
         raise InputError(f"no arm {arm!r}", f"one of {[*ARMS, *recipe.compare.custom]}", "choose one with --arm")
-    work = open_workspace(recipe, reporter)
-    prepare(work)
+    work = open_workspace(recipe, reporter, together=True)
+    crew = gather(work)
+    crew.lead(lambda: prepare(work))
     job = Job(arm, recipe.seed)
     folder = job.outputs(work.output)[0]
     facts_path = work.path("distilled", f"{job.name}.json")
 
-    def build(progress: Any) -> None:
-        from sensekd.config import arm_recipe
-
-        arm_settings, steps = arm_recipe(recipe, arm, recipe.seed)
-        result = Bench(work).distil(arm_settings, steps, job, progress)
+    def write(result: DistillResult | None) -> None:
+        assert result is not None
         write_json(facts_path, {**asdict(result), "student": str(folder)})
 
-    work.stages.run(f"distill {job.name}", job.key(work), [folder, facts_path], build)
+    stage = Stage(f"distill {job.name}", job, (folder, facts_path), write)
+    run_stage(Bench(work), crew, stage)
     facts: dict[str, Any] = json.loads(facts_path.read_text(encoding="utf-8"))
     return facts
 

@@ -58,6 +58,8 @@ def serve(output: Path) -> None:
             job = Job(**json.loads(line))
             bench.run(job, lambda done, total: send(progress=[done, total]))
             send(done=job.name)
+    except KeyboardInterrupt:  # Told to end while it trained: there is a checkpoint now.
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:  # The runner reports it; a traceback in the middle of its progress would not be read.
         send(error=describe(error))
 

@@ -14,11 +14,14 @@ import torch
 import xxhash
 
 from sensekd.artefacts import fingerprint
+from sensekd.training import processes
 from sensekd.training.arguments import training_arguments
 from sensekd.training.checkpoints import clear, newest_checkpoint, step_of
 from sensekd.training.data import TokenBlocks, collate
 from sensekd.training.export import export_student
+from sensekd.training.failures import explained
 from sensekd.training.packing import refuse_mixing
+from sensekd.training.sharding import Originals
 from sensekd.training.supervision import SenseSupervision
 
 if TYPE_CHECKING:
@@ -108,6 +111,8 @@ def _made_from(
         # Before training the student is the teacher's own layers, and what was drawn with the seed.
         "student": _digest(apprentice.trained.state_dict().values()),
     }  # fmt: skip
+    if processes.count() > 1:
+        made_from["processes"] = processes.count()
     if senses is not None:
         table = senses.table
         lists = (tensor for each in (table.own, table.positive, table.negative) for tensor in (each.indptr, each.ids))
@@ -132,11 +137,13 @@ def _trainer(
     from sensekd.training.trainer import SenseDistillationTrainer
 
     class Report(TrainerCallback):  # type: ignore[misc]
-        """Say how far it is."""
+        """Say how far it is; where the training is interrupted, end it with a checkpoint."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if progress is not None and state.is_world_process_zero:
                 progress(state.global_step, state.max_steps)
+            if trainer.interrupted():
+                control.should_save = control.should_training_stop = True
 
     trainer = SenseDistillationTrainer(
         model, distillation, args=args, train_dataset=blocks, data_collator=collate, callbacks=[Report()]
@@ -167,12 +174,21 @@ def _train(
     trunk = apprentice.trunk
     use_cache = trunk.model.config.use_cache
     args = training_arguments(recipe, steps, work, apprentice.device)
+    originals = Originals.of(apprentice.trained)
     trainer = _trainer(apprentice.trained, distillation, args, blocks, progress)
     start = _start_of(trainer, work, distillation.made_from or {})
     began = time.perf_counter()
     try:
-        trainer.train(resume_from_checkpoint=None if start is None else str(start))
-        trainer.refuse_non_finite()
+        with trainer.interruption:
+            if start is not None and step_of(start) >= steps:
+                trainer.load_finished(start)  # All that was missing is the student's folder.
+            else:
+                trainer.train(resume_from_checkpoint=None if start is None else str(start))
+            trainer.refuse_non_finite()
+            if trainer.interrupted():
+                trainer.keep()
+                raise KeyboardInterrupt
+            originals.restore(trainer.model)
     finally:
         # The Trainer switches the cache off in the configuration; where no trunk is shared that is the student's own.
         trunk.model.config.use_cache = use_cache
@@ -208,7 +224,10 @@ def distill(
 
     Raises:
         InputError: the recipe does not fit the teacher or the data.
-        SenseKDError: the loss became NaN or infinite.
+        NonFiniteError: the loss or a state of the teacher became NaN or infinite.
+        OutOfMemoryError: the training does not fit into memory.
+        PeerError: another process of this training died.
+        KeyboardInterrupt: after SIGINT or SIGTERM, with a checkpoint of the step that was under way.
     """
     from sensekd.training.assembly import cut_student, make_apprentice
     from sensekd.training.trainer import Distillation
@@ -226,7 +245,7 @@ def distill(
     supervision = _supervision(senses)
     made_from = _made_from(recipe, steps, blocks, supervision, apprentice)
     distillation = Distillation(teacher, recipe.loss, supervision, trunk.layers, made_from, cut.vocabulary)
-    with _threads(recipe.training.threads):
+    with _threads(recipe.training.threads), explained(recipe):
         trainer, start, seconds = _train(apprentice, distillation, recipe, steps, blocks, work, progress)
     if trainer.is_world_process_zero():
         apprentice.finish()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.errors import InputError, require
+from sensekd.training.processes import local_device
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,7 @@ _HALF: Final = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def pick_device(name: str, key: str = "device") -> torch.device:
-    """The device of a recipe: `auto` takes a GPU where there is one.
+    """The device of a recipe: `auto` takes a GPU where there is one; of several processes each takes its own.
 
     Args:
         name: what the recipe says.
@@ -30,9 +31,11 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None and (own := local_device()) is not None:
+            device = torch.device("cuda", own)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         found = f"{key}: {name!r} cannot be used: {str(error).splitlines()[0]}"

@@ -8,15 +8,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer
 
-from sensekd.errors import InputError, SenseKDError
+from sensekd.errors import InputError
 from sensekd.losses import (
     IGNORE,
     LossTerm,
@@ -30,11 +27,13 @@ from sensekd.losses import (
 )
 from sensekd.published import PublishedTable, select_published
 from sensekd.targets import select
-from sensekd.training.checkpoints import seal
+from sensekd.training.failures import probe
 from sensekd.training.heads import plan_heads, withhold_inputs
+from sensekd.training.kept import KeptTrainer
 from sensekd.training.placement import carry
 from sensekd.training.projector import ProjectedStudent
 from sensekd.training.record import Window
+from sensekd.training.sharding import refuse_launcher
 from sensekd.training.supervision import Batch, Counts, SenseSupervision, annotate, random_draws
 from sensekd.training.trunk import capture_inputs, layers_of
 
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
 
     from sensekd.config import LossConfig
 
-_WEIGHTS: Final = "model.safetensors"
-_NEVER: Final = 1 << 53
 # Names under which a divergence is logged.
 _LOGGED: Final = {"forward": "kl", "reverse": "reverse_kl", "jsd": "jsd"}
 
@@ -94,7 +91,7 @@ class Signal:
     trunk: Tensor | None = None
 
 
-class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
+class SenseDistillationTrainer(KeptTrainer):
     """A Trainer whose loss is CE + KL + sense + hidden state, each divided once by its own global count.
 
     Args:
@@ -109,7 +106,7 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
     loss_is_scaled_for_ga = True
 
     def __init__(self, model: nn.Module, distillation: Distillation, **rest: Any) -> None:
-        super().__init__(model=model, **rest)
+        super().__init__(model, distillation.made_from, **rest)
         if distillation.needs_teacher and distillation.teacher is None:
             raise InputError("the loss looks at a teacher, but there is none", "a teacher, or alpha = lambda = mu = 0")
         if distillation.needs_states and distillation.senses is None:
@@ -118,11 +115,7 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
                 "a sense dictionary (senses, and σ² as the unit of distances)",
                 "build it with `sensekd senses build`, or set loss.lambda and loss.mu to 0",
             )
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise InputError(
-                "the launcher shards the model (FSDP or DeepSpeed)", "one whole student a process (DDP)",
-                "start it with torchrun, or with an accelerate configuration of type MULTI_GPU",
-            )  # fmt: skip
+        refuse_launcher(self)
         senses = distillation.senses
         self.distillation = distillation
         self._senses = senses.to(self.args.device) if senses is not None and distillation.needs_states else None
@@ -135,9 +128,11 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         self._heads, self.logits_path = plan_heads(
             inner, distillation.teacher if loss.alpha > 0 else None, loss, distillation.vocabulary
         )
+        if self.is_fsdp_enabled and self._heads is not None and self._heads.student.weight.requires_grad:
+            # Shards of a trained output embedding are whole inside the root forward alone.
+            self._heads, self.logits_path = None, "whole logits: the output embedding is trained and sharded"
         self._objective = Objective(loss.alpha * loss.tau**2, loss.tau, loss.divergence, loss.jsd_beta)
         self._window = Window()
-        self._first_bad = torch.tensor(_NEVER, dtype=torch.float64, device=self.args.device)
         self._counts = Counts(*(torch.ones((), device=self.args.device),) * 3)
 
     # ---- what of the accumulated batch is supervised
@@ -165,8 +160,9 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         tokens = sum(batch["input_ids"].numel() for batch in batches) * args.world_size
         self._window.begin_step(tokens)
         self.state.num_input_tokens_seen += tokens
-        total = self._reduce(torch.stack(rows).sum(0).to(device))
-        self._counts = Counts(*total.unbind())
+        asked = torch.tensor([int(self.interruption.asked)])
+        total = self._reduce(torch.cat([torch.stack(rows).sum(0).to(device), asked.to(device)]))
+        self._counts, self._asked = Counts(*total[:-1].unbind()), total[-1]
         self._note_counts()
         return batches, self._counts.labels
 
@@ -179,12 +175,6 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
                 self._window.add(f"count:n_{name}", count * share)
                 self._window.add(f"present:{name}", (count > 0) * share)
 
-    def _reduce(self, value: Tensor) -> Tensor:
-        if self.args.world_size == 1:
-            return value
-        reduced: Tensor = self.accelerator.reduce(value, reduction="sum")
-        return reduced
-
     # ---- one forward of each model
 
     @torch.no_grad()
@@ -195,19 +185,18 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         ids = inputs["input_ids"]
         with contextlib.ExitStack() as hooks:
             below = hooks.enter_context(capture_inputs(self._trunk_end)) if self._trunk_end is not None else None
-            enter = capture_inputs if self._heads is None else withhold_inputs
+            whole = self._heads is None and loss.alpha > 0
+            enter = capture_inputs if whole else withhold_inputs
             last = hooks.enter_context(enter(teacher.get_output_embeddings()))
-            if self._heads is not None:
-                teacher(**_reads(inputs), use_cache=False)
-                logits, states = None, last[0][:, :-1]
-            elif loss.alpha > 0:
+            if whole:
                 # Only label positions reach the output embedding, so nothing of the size of the logits is sliced later.
                 keep = torch.arange(ids.shape[1] - 1, device=ids.device)
                 logits = teacher(**_reads(inputs), use_cache=False, logits_to_keep=keep).logits
                 states = last[0]
             else:
-                logits = None
-                states = teacher.base_model(**_reads(inputs), use_cache=False).last_hidden_state[:, :-1]
+                # The root forward, not that of the layers alone: a sharded teacher knows no other.
+                teacher(**_reads(inputs), use_cache=False)
+                logits, states = None, last[0][:, :-1]
         return Signal(states, logits, below[0] if below else None)
 
     def _taught(self, inputs: Batch) -> Signal:
@@ -271,8 +260,8 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         weighted = self._logit_terms(signal, states, logits, labels)
         weighted += self._state_terms(inputs, signal, self._projected(states).flatten(0, 1), labels != IGNORE)
         loss = torch.stack(weighted).sum() if len(weighted) > 1 else weighted[0]
-        step = torch.full_like(self._first_bad, self.state.global_step + 1)
-        self._first_bad = torch.where(torch.isfinite(loss.detach()), self._first_bad, self._first_bad.minimum(step))
+        taught = None if signal.states is None else probe(signal.states, inputs["labels"][:, 1:] != IGNORE)
+        self._watch.note(self.state.global_step + 1, inputs.get("block"), taught, loss)
         loss = loss * self.args.world_size
         return (loss, {"states": states} if logits is None else {"logits": logits}) if return_outputs else loss
 
@@ -344,60 +333,16 @@ class SenseDistillationTrainer(Trainer):  # type: ignore[misc]
         """Add the means of every term since the last logging; the only place where the device is waited for.
 
         Raises:
-            SenseKDError: the loss was not finite at some step.
+            NonFiniteError: the loss or a state of the teacher was not finite at some step.
         """
         self.refuse_non_finite()
         if "loss" in logs:
             logs.update(self._window.read(self._reduce))
         super().log(logs, start_time)
 
-    def refuse_non_finite(self) -> None:
-        """Stop where the loss has become NaN or infinite, naming the first such step."""
-        first = self._first_bad
-        if self.args.world_size > 1:
-            first = self.accelerator.gather(first.reshape(1)).min()
-        if (step := int(first)) < _NEVER:
-            raise SenseKDError(
-                f"the loss is not finite at step {step}\n"
-                "  do:       lower training.learning_rate or the weights of the loss, or use float32"
-            )
-
     def floating_point_ops(self, inputs: Batch) -> int:
         """Not counted: it would walk over all parameters at every step."""
         return 0
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Trainable weights alone: the frozen ones are the teacher's."""
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-        source = state_dict if state_dict is not None else trained
-        save_file({name: source[name].detach().contiguous() for name in trained}, folder / _WEIGHTS)
-
-    @torch.no_grad()
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        target = dict((model or self.model).named_parameters())
-        stored = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
-        trained = {name for name, value in target.items() if value.requires_grad}
-        if trained != set(stored):
-            raise InputError(
-                f"the checkpoint {resume_from_checkpoint} holds {len(stored)} tensors",
-                f"the {len(trained)} trainable ones of this student",
-                "remove the folder of checkpoints to start anew",
-            )
-        for name, value in stored.items():
-            target[name].copy_(value)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save, then seal what was saved to the end."""
-        self.refuse_non_finite()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            seal(folder, self.distillation.made_from or {})
 
 
 def _reads(inputs: Batch) -> Batch:

@@ -1,0 +1,84 @@
+"""Jobs of several processes that a launcher has started: all of them train, rank 0 does the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sensekd.config import arm_recipe
+from sensekd.pipeline.jobs import TEACHER, Bench, Job
+from sensekd.pipeline.workspace import Workspace, pick_device
+from sensekd.training.processes import Crew
+
+if TYPE_CHECKING:
+    from sensekd.training.distill import DistillResult
+
+_TIMEOUT: Final = "ddp_timeout"
+
+
+def gather(work: Workspace) -> Crew:
+    """Meet the processes that the launcher has started for this recipe."""
+    return Crew.gather(pick_device(work.recipe.device), work.recipe.training.trainer.get(_TIMEOUT))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A training as a stage.
+
+    Attributes:
+        name: shown to the user, and the stamp's name.
+        job: what is trained.
+        outputs: what it leaves.
+        conclude: is called with the result in the process that leads.
+    """
+
+    name: str
+    job: Job
+    outputs: tuple[Path, ...]
+    conclude: Callable[[DistillResult | None], None]
+
+
+def _trains(work: Workspace, job: Job) -> bool:
+    return job.arm != TEACHER and arm_recipe(work.recipe, job.arm, job.seed)[1] > 0
+
+
+def run_stage(bench: Bench, crew: Crew, stage: Stage) -> bool:
+    """Train, in every process, unless the stage is fresh; rank 0 decides that, and puts the stamp on it.
+
+    Returns:
+        Whether it was run.
+    """
+    work, job = bench.work, stage.job
+    stages, outputs = work.stages, list(stage.outputs)
+    if not crew.lead(lambda: not stages.reuse(stage.name, job.key(work), outputs)):
+        return False
+    stages.reporter.note(f"{stage.name}: started")
+    start = time.perf_counter()
+    progress = stages.reporter.progress(stage.name)
+    if _trains(work, job):
+        result = bench.train(job, progress)
+        crew.lead(lambda: stage.conclude(result))
+    else:
+        crew.lead(lambda: stage.conclude(bench.train(job, progress)))
+    crew.lead(lambda: stages.done(stage.name, job.key(work), outputs, time.perf_counter() - start))
+    stages.reporter.note(f"{stage.name}: done in {time.perf_counter() - start:.1f} s")
+    return True
+
+
+def run_together(work: Workspace, crew: Crew, jobs: Sequence[Job]) -> None:
+    """Run the jobs that are not fresh, one after the other, each on all processes.
+
+    Raises:
+        InputError, SenseKDError: of the first job that failed; finished ones stay.
+    """
+    bench = Bench(work)
+    for job in jobs:
+        outputs = tuple(job.outputs(work.output))
+
+        def conclude(result: DistillResult | None, job: Job = job) -> None:
+            bench.conclude(job, result)
+
+        run_stage(bench, crew, Stage(job.name, job, outputs, conclude))
