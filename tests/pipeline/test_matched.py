@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from tiny_run import write_inputs
 from sensekd.artefacts import write_json
 from sensekd.config import CompareConfig, Recipe, SensitivityConfig, recipe_from_tree
 from sensekd.errors import InputError, SenseKDError
-from sensekd.pipeline.budget import relative_cost, steps_at_equal_time, timed_jobs
+from sensekd.pipeline.budget import costs, relative_cost, steps_at_equal_time, timed_jobs
 from sensekd.pipeline.jobs import DEVELOPMENT, TEACHER, Job
 from sensekd.pipeline.sensitivity import points
 from sensekd.pipeline.stages import Silent, Stages
@@ -82,6 +83,21 @@ def test_a_cost_is_the_median_of_paired_ratios_of_what_was_trained_since_the_res
         relative_cost([record(1.0, 10, 10, "dskd")], [record(1.0, 10)])
 
 
+def test_measured_costs_are_kept_until_an_arm_changes(tree: dict[str, Any], tmp_path: Path) -> None:
+    def found(seconds: dict[str, float], **changes: Any) -> dict[str, float]:
+        whole = recipe({**tree, **changes}, arms=["kd", "dskd"], budget="time")
+        work = Workspace(whole, Stages(tmp_path, Silent()))
+        jobs = [Job(TEACHER, 0), *(Job(arm, seed) for seed in (0, 1) for arm in ("kd", "dskd"))]
+        for job in jobs[1:]:
+            write_json(job.outputs(tmp_path)[-1], record(seconds[job.arm] * (1 + job.seed), 4, 0, job.arm))
+        return costs(work, jobs)
+
+    assert found({"kd": 10.0, "dskd": 12.5}) == {"kd": 1.0, "dskd": 1.25}
+    # A run that was made again takes another time; the costs, and with them the steps, stay.
+    assert found({"kd": 10.0, "dskd": 30.0}) == {"kd": 1.0, "dskd": 1.25}
+    assert found({"kd": 10.0, "dskd": 30.0}, loss={"kappa": 1}) == {"kd": 1.0, "dskd": 3.0}
+
+
 def test_steps_at_equal_time_by_hand() -> None:
     assert steps_at_equal_time({"ce": 0.5, "kd": 1.0, "dskd": 1.25}, 200) == {"ce": 500, "kd": 250, "dskd": 200}
 
@@ -124,9 +140,7 @@ def test_every_arm_has_as_many_different_trials_and_begins_with_itself(tree: dic
     assert all(each == rates["ce"] for each in rates.values())
     # Evenly spread: one rate in each quarter of the two decades.
     edges = [1e-4 * 100 ** (quarter / 4) for quarter in range(5)]
-    assert all(
-        sum(low <= rate <= high for rate in rates["ce"]) == 1 for low, high in zip(edges, edges[1:], strict=False)
-    )
+    assert all(sum(low <= rate <= high for rate in rates["ce"]) == 1 for low, high in itertools.pairwise(edges))
     other = tuned(tree, space, seed=1)
     assert other.compare.tune is not None
     assert settings_to_try(other, "ce", other.compare.tune) != tried["ce"]
@@ -150,7 +164,7 @@ def test_too_small_a_space_is_refused_and_says_for_whom(tree: dict[str, Any]) ->
     small = tuned(tree, {"training.learning_rate": [1e-4, 1e-3, 3e-3], "loss.alpha": [0.1, 0.5, 0.9]})
     assert small.compare.tune is not None
     # The arm's own rate, 1e-3, is one of the three: two others are left beside it.
-    with pytest.raises(InputError, match="arm 'ce' has 3 different settings in compare.tune.space"):
+    with pytest.raises(InputError, match="arm 'ce' has 3 different settings in"):
         settings_to_try(small, "ce", small.compare.tune)
     assert len(settings_to_try(small, "kd", small.compare.tune)) == 5
     unknown = tuned(tree, {"loss.mu": [0.1, 0.2]})

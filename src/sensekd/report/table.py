@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.evaluation.compare import direction
 from sensekd.report.labels import baseline_of, number, ordered_arms, ordered_metrics, unit
-from sensekd.report.verdict import MARKS as MARKS
-from sensekd.report.verdict import Outcome, findings, sentence
+from sensekd.report.verdict import MARKS, Outcome, findings, sentence
 from sensekd.report.views import View, views
 
 if TYPE_CHECKING:

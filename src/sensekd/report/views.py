@@ -79,8 +79,8 @@ def equal_time(results: Mapping[str, Any]) -> View | None:
     compared = findings(shown, subject, baseline) if subject and baseline else ()
     said = f" {sentence(compared)}" if compared else ""
     note = (
-        f"Every arm trains as long as {found['slowest']}, the slowest one, does for the steps of the table above; steps "
-        f"follow from the cost of a step.{said}"
+        f"Every arm trains as long as {found['slowest']}, the slowest one, does in the table above: "
+        f"its steps follow from the cost of one.{said}"
     )
     heads = ("arm", "cost of a step", "steps", "tokens", "s at equal tokens", "s at equal time")
     return View("At equal wall time", note, (*heads, *_metric_heads(shown, metrics)), tuple(rows))
