@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from sensekd.errors import InputError, require
 
 LEVEL: Final = 0.95
 
+Run = TypeVar("Run")
 Better = Literal["higher", "lower"]
 DIRECTION: Final[Mapping[str, Better]] = MappingProxyType(
     {
@@ -107,9 +108,9 @@ def _by_arm(arms: Iterable[ArmResult]) -> dict[str, dict[int, dict[str, float]]]
     return table
 
 
-def _pairs(
-    arm: str, against: str, table: Mapping[str, Mapping[int, Mapping[str, float]]], seedless: Collection[str]
-) -> list[tuple[Mapping[str, float], Mapping[str, float]]]:
+def paired(
+    arm: str, against: str, table: Mapping[str, Mapping[int, Run]], seedless: Collection[str]
+) -> list[tuple[Run, Run]]:
     """Runs of the same seed side by side; a single run of a seedless arm stands beside every seed of the other."""
     ours, theirs = table[arm], table[against]
     if arm in seedless and len(ours) == 1:
@@ -121,10 +122,18 @@ def _pairs(
     return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
 
 
+def compared_pairs(arms: Collection[str], baseline: str) -> list[tuple[str, str]]:
+    """Which arms are compared with which: every arm with the baseline, and `dskd` with its rivals too."""
+    wanted = [(arm, baseline) for arm in arms if arm != baseline]
+    if SUBJECT in arms and baseline != SUBJECT:
+        wanted += [(SUBJECT, rival) for rival in RIVALS if rival in arms and rival != baseline]
+    return wanted
+
+
 def _difference(
     arm: str, against: str, table: Mapping[str, Mapping[int, Mapping[str, float]]], seedless: Collection[str]
 ) -> list[dict[str, Any]]:
-    pairs = _pairs(arm, against, table, seedless)
+    pairs = paired(arm, against, table, seedless)
     if not pairs:
         return []
     exact = {arm, against} <= set(seedless)
@@ -168,8 +177,6 @@ def summarise(
         }
         for arm, runs in table.items()
     }
-    wanted = [(arm, baseline) for arm in table if arm != baseline]
-    if SUBJECT in table:
-        wanted += [(SUBJECT, rival) for rival in RIVALS if rival in table and rival != baseline and baseline != SUBJECT]
+    wanted = compared_pairs(table, baseline)
     differences = [row for arm, against in wanted for row in _difference(arm, against, table, seedless)]
     return {"summary": summary, "differences": differences}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sensekd.artefacts import fingerprint, write_json
 from sensekd.config import Recipe, arm_recipe
 from sensekd.corpus import TokenDocuments
+from sensekd.errors import InputError, SenseKDError
 from sensekd.pipeline.prepare import sense_table
+from sensekd.pipeline.stages import content_id
 from sensekd.pipeline.workspace import Workspace, source_key
 from sensekd.training import processes
 
@@ -28,39 +33,77 @@ if TYPE_CHECKING:
     from sensekd.training.distill import DistillResult
 
 TEACHER: Final = "teacher"
+HELDOUT: Final = "heldout"
+DEVELOPMENT: Final = "development"
 _UPSTREAM: Final = ("tokens-train", "tokens-heldout", "senses", "relations")
 
 
 @dataclass(frozen=True, order=True)
 class Job:
-    """An arm with a seed."""
+    """An arm with a seed; plain values, because it goes to a worker as JSON.
+
+    Attributes:
+        arm: its name.
+        seed: its seed.
+        variant: what else its name has to say; empty for the arm that is compared.
+        settings: further keys and values of the recipe, as JSON; they win over the arm's.
+        split: what it is evaluated on, `heldout` or `development`.
+        senses: folder of its dictionary under the run's; empty for the recipe's.
+        trial: it leaves a record alone, and a loss that is no number is a result and no error.
+    """
 
     arm: str
     seed: int
+    variant: str = ""
+    settings: str = "{}"
+    split: str = HELDOUT
+    senses: str = ""
+    trial: bool = False
 
     @property
     def name(self) -> str:
-        """`<arm>-<seed>`, the name of its folder and of its record."""
-        return f"{self.arm}-{self.seed}"
+        """`<arm>-<seed>`, or `<arm>@<variant>-<seed>`: the name of its folder and of its record."""
+        return f"{self.arm}@{self.variant}-{self.seed}" if self.variant else f"{self.arm}-{self.seed}"
+
+    def recipe(self, recipe: Recipe) -> tuple[Recipe, int]:
+        """The recipe of this job, and its number of training steps."""
+        return arm_recipe(recipe, self.arm, self.seed, json.loads(self.settings))
+
+    def student(self, output: Path) -> Path:
+        """The folder of its student; a trial's does not stay."""
+        return output / "work" / f"student-{self.name}" if self.trial else output / "students" / self.name
 
     def outputs(self, output: Path) -> list[Path]:
         """What the job leaves: its record and, for a student, its Hugging Face folder."""
         record = output / "records" / f"{self.name}.json"
-        return [record] if self.arm == TEACHER else [output / "students" / self.name, record]
+        return [record] if self.arm == TEACHER or self.trial else [self.student(output), record]
 
     def key(self, work: Workspace) -> dict[str, Any]:
         """Everything the job's outputs are made from."""
-        recipe, steps = (work.recipe, 0) if self.arm == TEACHER else arm_recipe(work.recipe, self.arm, self.seed)
+        recipe, steps = (work.recipe, 0) if self.arm == TEACHER else self.recipe(work.recipe)
         tree = recipe.model_dump(mode="json", by_alias=True)
         settings = {name: tree[name] for name in ("seed", "student", "loss", "training", "evaluation")}
         if self.arm == TEACHER:
             settings = {"evaluation": tree["evaluation"]}
-        questions = {name: source_key(path) for name, path in recipe.evaluation.questions.items()}
         upstream = {name: work.artefact(name) for name in _UPSTREAM}
         if self.arm != TEACHER and steps and processes.count() > 1:
             # `batch_size` is that of a process: more of them read more.
             upstream["processes"] = str(processes.count())
+        if self.senses:
+            upstream["senses"] = content_id(work.path(self.senses))
+        if self.split != HELDOUT:
+            settings["evaluation"] = {name: tree["evaluation"][name] for name in ("batch_size", "sequence_length")}
+            upstream["tokens-heldout"] = work.artefact(f"tokens-{self.split}")
+        questions = {name: source_key(path) for name, path in question_sets(work, self.split).items()}
         return {"settings": settings, "steps": steps, "questions": questions, "teacher": work.teacher_key, **upstream}
+
+
+def question_sets(work: Workspace, split: str) -> dict[str, str]:
+    """The question sets of a split: name -> file."""
+    development = work.recipe.compare.development
+    if split == HELDOUT or development is None:
+        return work.recipe.evaluation.questions
+    return development.questions
 
 
 class Bench:
@@ -72,7 +115,7 @@ class Bench:
 
     def __init__(self, work: Workspace) -> None:
         self.work = work
-        self._tables: dict[tuple[bool, bool, bool], SenseTable] = {}
+        self._tables: dict[tuple[bool, bool, bool, str], SenseTable] = {}
 
     @cached_property
     def relations(self) -> TokenRelations | None:
@@ -93,13 +136,17 @@ class Bench:
 
         return None if self.relations is None else single_token_antonyms(self.relations)
 
-    def table(self, loss: LossConfig) -> SenseTable:
-        """The sense table that a loss asks for, with or without the two relations; made once."""
-        kind = (loss.synonyms, loss.antonyms, loss.targets == "published")
+    def table(self, loss: LossConfig, senses: str = "") -> SenseTable:
+        """The sense table that a loss asks for, with or without the two relations; made once.
+
+        `senses` is the folder of another dictionary than the recipe's.
+        """
+        kind = (loss.synonyms, loss.antonyms, loss.targets == "published", senses)
         if kind not in self._tables:
             self._tables[kind] = sense_table(
-                self.work, synonyms=loss.synonyms, antonyms=loss.antonyms, published=loss.targets == "published"
-            )
+                self.work, synonyms=loss.synonyms, antonyms=loss.antonyms, published=loss.targets == "published",
+                folder=self.work.path(senses) if senses else None,
+            )  # fmt: skip
         return self._tables[kind]
 
     def blocks(self, name: str, length: int) -> TokenBlocks:
@@ -116,13 +163,30 @@ class Bench:
 
     def run(self, job: Job, progress: Progress) -> None:
         """Train (unless it is the teacher), evaluate, and write the record."""
-        self.conclude(job, self.train(job, progress))
+        if not job.trial:
+            self.conclude(job, self.train(job, progress))
+            return
+        try:
+            self.conclude(job, self.train(job, progress))
+        except InputError:
+            raise
+        except SenseKDError as error:
+            # A learning rate that is too high is an answer: this setting is the worst there is.
+            record = {"arm": job.arm, "seed": job.seed, "tokens": 0, "history": [], "metrics": {}, "items": {}}
+            times = {"chance": {}, "seconds": {"train": 0.0, "evaluate": 0.0}, "failed": str(error).splitlines()[0]}
+            write_json(job.outputs(self.work.output)[-1], {**record, **times})
+            shutil.rmtree(self._scratch(job), ignore_errors=True)
+        finally:  # Its checkpoints stay where it was interrupted: it goes on from there.
+            shutil.rmtree(job.student(self.work.output), ignore_errors=True)
+
+    def _scratch(self, job: Job) -> Path:
+        return self.work.path("work", f"{job.name}-{fingerprint(job.key(self.work))}")
 
     def train(self, job: Job, progress: Progress) -> DistillResult | None:
         """Train the job's student into its folder; None for the teacher."""
         if job.arm == TEACHER:
             return None
-        return self.distil(*arm_recipe(self.work.recipe, job.arm, job.seed), job, progress)
+        return self.distil(*job.recipe(self.work.recipe), job, progress)
 
     def conclude(self, job: Job, result: DistillResult | None) -> None:
         """Evaluate, and write the record."""
@@ -139,7 +203,9 @@ class Bench:
             }
             model, training = self.student(job), result.seconds
         start = time.perf_counter()
-        record |= evaluate_model(self, model)
+        record |= evaluate_model(self, model, job.split)
+        if job.trial and (bad := [name for name, value in record["metrics"].items() if not math.isfinite(value)]):
+            raise SenseKDError(f"{', '.join(bad)} not finite")
         record["seconds"] = {"train": training, "evaluate": time.perf_counter() - start}
         write_json(job.outputs(self.work.output)[-1], record)
 
@@ -149,8 +215,7 @@ class Bench:
 
         loss, teacher = recipe.loss, self.work.teacher
         needs_senses = loss.lam > 0 or loss.mu > 0
-        table = self.table(loss) if needs_senses else None
-        scratch = self.work.path("work", f"{job.name}-{fingerprint(job.key(self.work))}")
+        table = self.table(loss, job.senses) if needs_senses else None
         return distill(
             teacher.model,
             teacher.tokenizer,
@@ -158,7 +223,7 @@ class Bench:
             steps,
             self.training_blocks(recipe),
             senses=None if table is None else (table, self.edges),
-            folders=(job.outputs(self.work.output)[0], scratch),
+            folders=(job.student(self.work.output), self._scratch(job)),
             progress=progress,
         )
 
@@ -168,11 +233,11 @@ class Bench:
         from sensekd.training.teacher import load_student
 
         device = student_device(self.work.recipe, self.work.teacher.model)
-        return load_student(job.outputs(self.work.output)[0], device)
+        return load_student(job.student(self.work.output), device)
 
 
-def evaluate_model(bench: Bench, model: PreTrainedModel) -> dict[str, Any]:
-    """Every suite of the recipe on one model.
+def evaluate_model(bench: Bench, model: PreTrainedModel, split: str = HELDOUT) -> dict[str, Any]:
+    """Every suite of the recipe on one model, over the text and the questions of a split.
 
     Returns:
         `metrics` (name -> number), `items` (set -> 0/1 per item) and `chance` (set -> accuracy of guessing).
@@ -180,7 +245,7 @@ def evaluate_model(bench: Bench, model: PreTrainedModel) -> dict[str, Any]:
     from sensekd.evaluation.intrinsic import intrinsic
 
     work, config = bench.work, bench.work.recipe.evaluation
-    blocks = bench.blocks("heldout", config.sequence_length)
+    blocks = bench.blocks(split, config.sequence_length)
     metrics = dict(
         intrinsic(
             model, work.teacher.model, blocks, bench.antonyms,
@@ -189,10 +254,10 @@ def evaluate_model(bench: Bench, model: PreTrainedModel) -> dict[str, Any]:
     )  # fmt: skip
     items: dict[str, list[int]] = {}
     chance: dict[str, float] = {}
-    if config.questions:
+    if asked := question_sets(work, split):
         from sensekd.evaluation.suites import multiple_choice
 
-        sets: Mapping[str, Path] = {name: Path(path) for name, path in config.questions.items()}
+        sets: Mapping[str, Path] = {name: Path(path) for name, path in asked.items()}
         for name, result in multiple_choice(model, work.teacher.tokenizer, sets, batch_size=config.batch_size).items():
             metrics[name], items[name], chance[name] = result.accuracy, list(result.correct), result.chance
     return {"metrics": metrics, "items": items, "chance": chance}

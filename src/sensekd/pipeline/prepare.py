@@ -172,9 +172,7 @@ def finished_shards(work: Workspace, key: list[Any]) -> list[Path]:
 def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
     """Sample the teacher's states and cluster them into `sample` and `senses`."""
     from sensekd.senses.capture import CapturePlan, capture_into
-    from sensekd.senses.cluster import cluster
     from sensekd.senses.dictionary import SenseDictionary
-    from sensekd.senses.sample import StateSample
     from sensekd.senses.shards import merge_into
 
     config: SensesConfig = work.recipe.senses
@@ -182,9 +180,7 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
         SenseDictionary.load(work.senses, work.teacher.identity, verify=True)
         work.stages.reporter.note(f"senses: {work.senses} is used as it is; its checksums hold")
         return
-    sample_folder, folder = work.path("sample"), work.senses
-    shape = config.model_dump(mode="json")
-    del shape["corpus"], shape["dictionary"], shape["residence"], shape["memory"]
+    sample_folder = work.path("sample")
     key = sampling_key(work, documents)
 
     def build_sample(progress: Progress) -> None:
@@ -196,19 +192,35 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
         capture_into(sample_folder, teacher.model, documents, config, teacher.identity, progress, plan)
 
     work.stages.run("sample", key, [sample_folder], build_sample)
+    cluster_into(work, config)
+
+
+def cluster_into(work: Workspace, config: SensesConfig, name: str = "senses") -> None:
+    """Cluster the run's sample into a folder of this name."""
+    from sensekd.senses.cluster import cluster
+    from sensekd.senses.dictionary import SenseDictionary
+    from sensekd.senses.sample import StateSample
+
+    sample_folder, folder = work.path("sample"), work.path(name)
+    shape = config.model_dump(mode="json")
+    del shape["corpus"], shape["dictionary"], shape["residence"], shape["memory"]
 
     def build(progress: Progress) -> None:
         device = pick_device(work.recipe.device)
         found = cluster(StateSample.load(sample_folder), config, device=str(device), progress=progress)
         found.stored_as(config.store).save(folder)
 
-    if not work.stages.run("senses", [work.artefact("sample"), shape], [folder], build):
+    if not work.stages.run(name, [work.artefact("sample"), shape], [folder], build):
         # Once a run, and not in every worker: a dictionary that was built in another one is read whole.
         SenseDictionary.load(folder, verify=True)
 
 
-def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool, published: bool = False) -> SenseTable:
+def sense_table(
+    work: Workspace, *, synonyms: bool, antonyms: bool, published: bool = False, folder: Path | None = None
+) -> SenseTable:
     """Candidate rows of every token, from the run's dictionary and relations; `published` as the published code's.
+
+    `folder` names another dictionary than the run's.
 
     Raises:
         InputError: the dictionary was built from another teacher.
@@ -219,7 +231,7 @@ def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool, published: b
     from sensekd.senses.residence import device_limit
     from sensekd.targets import build_table
 
-    dictionary = SenseDictionary.load(work.senses, work.teacher.identity)
+    dictionary = SenseDictionary.load(folder or work.senses, work.teacher.identity)
     device = work.teacher.model.device
     limit = {"device": None, "host": 0, "auto": device_limit(device)}[work.recipe.senses.residence]
     linked = bool(work.recipe.lexicon.sources)

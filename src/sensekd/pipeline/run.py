@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from sensekd.artefacts import sweep
-from sensekd.config import Recipe
+from sensekd.config import CompareConfig, Recipe
 from sensekd.errors import InputError, require
+from sensekd.pipeline.budget import costs, steps_at_equal_time, timed_jobs
 from sensekd.pipeline.check import refuse_problems
 from sensekd.pipeline.jobs import TEACHER, Job
 from sensekd.pipeline.prepare import prepare
-from sensekd.pipeline.results import collect, histories, read_results
+from sensekd.pipeline.results import Timed, collect, histories, read_results
 from sensekd.pipeline.runner import run_jobs
 from sensekd.pipeline.stages import Reporter, Silent, Stages
 from sensekd.pipeline.together import gather, run_together
+from sensekd.pipeline.tuning import open_test_split, tune
 from sensekd.pipeline.workspace import Workspace
 from sensekd.training import processes
 
@@ -63,43 +66,88 @@ def compare(recipe: Recipe, reporter: Reporter, command: str, stages: Stages | N
     Returns:
         The results as written to `results.json`; the page stands beside it as `report.html`.
     """
-    arms = [*recipe.compare.arms, *recipe.compare.custom]
-    jobs = [Job(TEACHER, 0), *(Job(arm, seed) for seed in recipe.compare.seeds for arm in arms)]
-    return _run(open_workspace(recipe, reporter, stages, together=True), jobs, command)
+    work = open_workspace(recipe, reporter, stages, together=True)
+    config = recipe.compare
+    if config.tune is None and config.budget != "time":
+        return _together(work, _jobs(config, {}), command)
+    if processes.count() > 1:
+        raise InputError(
+            f"a launcher has started {processes.count()} processes of a comparison that tunes or measures time",
+            "one process: settings and step counts follow from what it measures",
+            "start it without the launcher, or without compare.tune and at compare.budget: tokens",
+        )
+    coverage = begin(work)
+    chosen, tuning = ({}, None) if config.tune is None else tune(work)
+    jobs = _jobs(config, {arm: json.dumps(values, sort_keys=True) for arm, values in chosen.items()})
+    if tuning is not None:
+        tuning["test_openings"] = open_test_split(work, jobs)
+    run_jobs(work, jobs, config.workers)
+    return _end(work, jobs, coverage, command, timed=_equal_time(work, jobs), tuning=tuning)
+
+
+def _jobs(config: CompareConfig, settings: dict[str, str]) -> list[Job]:
+    """The teacher, and every arm with every seed; `settings` holds what tuning chose for an arm, as JSON."""
+    arms = [*config.arms, *config.custom]
+    jobs = [Job(arm, seed, settings=settings.get(arm, "{}")) for seed in config.seeds for arm in arms]
+    return [Job(TEACHER, 0), *jobs]
+
+
+def _equal_time(work: Workspace, jobs: list[Job]) -> Timed | None:
+    """Train every arm for the time of the slowest one, where the recipe asks for it."""
+    if work.recipe.compare.budget != "time":
+        return None
+    found = costs(work, jobs)
+    steps = steps_at_equal_time(found, work.recipe.training.steps)
+    again = timed_jobs(work, jobs, steps)
+    run_jobs(work, [job for job in again if job not in jobs], work.recipe.compare.workers)
+    return Timed(again, found, steps)
 
 
 def run(recipe: Recipe, reporter: Reporter, command: str) -> dict[str, Any]:
     """One student by the recipe's own loss (arm `dskd`), beside the teacher and the student before training."""
-    settings = recipe.compare.model_copy(
-        update={"arms": ("pruned", "dskd"), "custom": {}, "seeds": (recipe.seed,), "baseline": "pruned"}
+    settings = CompareConfig(
+        arms=("pruned", "dskd"), seeds=(recipe.seed,), workers=recipe.compare.workers, baseline="pruned"
     )
     recipe = recipe.model_copy(update={"compare": settings})
     jobs = [Job(TEACHER, 0), Job("pruned", recipe.seed), Job("dskd", recipe.seed)]
-    return _run(open_workspace(recipe, reporter, together=True), jobs, command)
+    return _together(open_workspace(recipe, reporter, together=True), jobs, command)
 
 
-def _run(work: Workspace, jobs: list[Job], command: str) -> dict[str, Any]:
+def _together(work: Workspace, jobs: list[Job], command: str) -> dict[str, Any]:
+    """Prepare, run the jobs and collect, in one process or in all that a launcher has started."""
     refuse_problems(work.recipe, f"the recipe {work.recipe.name!r}")
     crew = gather(work)
     coverage: dict[str, Any] = {}
     results: dict[str, Any] = {}
-
-    def begin() -> None:
-        for folder in (work.output, work.path("students"), work.path("records")):
-            sweep(folder)
-        coverage.update(prepare(work))
-
-    def end() -> None:
-        results.update(collect(work, jobs, coverage, command))
-        draw(results, histories(work.output, jobs), work)
-
-    crew.lead(begin)
+    crew.lead(lambda: coverage.update(begin(work)))
     if crew.size == 1:
         run_jobs(work, jobs, work.recipe.compare.workers)
     else:
         run_together(work, crew, jobs)
-    crew.lead(end)
+    crew.lead(lambda: results.update(_end(work, jobs, coverage, command)))
     return results or read_results(work.output)[0]
+
+
+def begin(work: Workspace) -> dict[str, Any]:
+    """Refuse what cannot end well, clear away what was cut short, run the stages before training; the coverage."""
+    refuse_problems(work.recipe, f"the recipe {work.recipe.name!r}")
+    for folder in (work.output, work.path("students"), work.path("records")):
+        sweep(folder)
+    return prepare(work)
+
+
+def _end(
+    work: Workspace,
+    jobs: list[Job],
+    coverage: dict[str, Any],
+    command: str,
+    *,
+    timed: Timed | None = None,
+    tuning: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    results = collect(work, jobs, coverage, command, timed=timed, tuning=tuning)
+    draw(results, histories(work.output, jobs), work)
+    return results
 
 
 def draw(results: dict[str, Any], curves: dict[str, list[dict[str, Any]]], work: Workspace) -> None:

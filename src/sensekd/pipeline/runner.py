@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from typing import IO, Any, Final
 
 from sensekd.errors import InputError, SenseKDError
@@ -76,7 +77,7 @@ class Worker:
             SenseKDError: the process died.
         """
         with suppress(BrokenPipeError):  # It died on starting; what it said is still in the other pipe.
-            print(json.dumps({"arm": job.arm, "seed": job.seed}), file=self._pipe("stdin"), flush=True)
+            print(json.dumps(asdict(job)), file=self._pipe("stdin"), flush=True)
         for line in self._pipe("stdout"):
             message = json.loads(line)
             if "done" in message:

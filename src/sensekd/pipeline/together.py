@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sensekd.config import arm_recipe
 from sensekd.pipeline.jobs import TEACHER, Bench, Job
 from sensekd.pipeline.workspace import Workspace, pick_device
 from sensekd.training.processes import Crew
@@ -42,7 +41,7 @@ class Stage:
 
 
 def _trains(work: Workspace, job: Job) -> bool:
-    return job.arm != TEACHER and arm_recipe(work.recipe, job.arm, job.seed)[1] > 0
+    return job.arm != TEACHER and job.recipe(work.recipe)[1] > 0
 
 
 def run_stage(bench: Bench, crew: Crew, stage: Stage) -> bool:

@@ -25,8 +25,8 @@ from sensekd.report.labels import (
     signed,
     unit,
 )
-from sensekd.report.table import MARKS
-from sensekd.report.verdict import findings, outcome, verdict
+from sensekd.report.verdict import MARKS, findings, outcome, verdict
+from sensekd.report.views import views
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -222,6 +222,7 @@ def _context(results: Mapping[str, Any], histories: Mapping[str, Sequence[Mappin
         "marks": MARKS,
         "differences": differences,
         "difference_rows": _difference_rows(results),
+        "views": views(results),
         "curves": curves,
         "key": key,
         "coverage": [

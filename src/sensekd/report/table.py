@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.evaluation.compare import direction
 from sensekd.report.labels import baseline_of, number, ordered_arms, ordered_metrics, unit
-from sensekd.report.verdict import Outcome, findings, sentence
+from sensekd.report.verdict import MARKS, Outcome, findings, sentence
+from sensekd.report.views import View, views
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
 
-MARKS: Final[Mapping[Outcome, str]] = {"better": "▲", "worse": "▼", "open": "≈"}
 ONE_SEED: Final = "One seed: differences have no interval, and decide nothing."
 _STYLES: Final[Mapping[Outcome, str]] = {"better": "blue", "worse": "yellow", "open": "dim"}
 
@@ -67,12 +67,36 @@ def render_table(results: Mapping[str, Any]) -> Group:
     return Group(table, Text(""), *(Text(line) for line in dict.fromkeys(lines)))
 
 
+def _render_view(view: View) -> Group:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for at, head in enumerate(view.heads):
+        table.add_column(Text(head), justify="left" if at == 0 else "right", overflow="fold")
+    for row in view.rows:
+        table.add_row(*map(Text, row))
+    title, note = Text(view.title, style="bold"), Text(view.note)
+    return Group(Text(""), title, table, note) if view.rows else Group(Text(""), title, note)
+
+
+def plain_views(shown: Sequence[View], width: int = 120) -> str:
+    """Views as text without colours."""
+    return _plain([_render_view(view) for view in shown], width)
+
+
 def plain_table(results: Mapping[str, Any], width: int = 120) -> str:
-    """`render_table` as text without colours."""
+    """`render_table`, and below it what else the comparison has, as text without colours."""
+    return _plain([render_table(results), *(_render_view(view) for view in views(results))], width)
+
+
+def _plain(groups: Sequence[Group], width: int) -> str:
     from io import StringIO
 
     from rich.console import Console
 
     console = Console(file=StringIO(), width=width, color_system=None)
-    console.print(render_table(results))
+    for group in groups:
+        console.print(group)
     return str(console.file.getvalue())  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sensekd.evaluation.compare import direction
 from sensekd.report.labels import (
@@ -21,6 +21,7 @@ from sensekd.report.labels import (
 )
 
 Outcome = Literal["better", "worse", "open"]
+MARKS: Final[Mapping[Outcome, str]] = {"better": "▲", "worse": "▼", "open": "≈"}
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,22 @@ def _caveats(results: Mapping[str, Any], found: Sequence[Finding]) -> tuple[str,
     seeds = max(each.runs for each in found)
     lines = []
     if seeds > 1:
+        corrected = (results.get("multiplicity") or {}).get("differences")
         lines.append(
             f"Intervals are 95{PERCENT} of Student's t over {seeds} seeds, paired: both arms of a pair saw the same "
             "data in the same order. A seed changes that order alone: what another teacher, other texts or other "
             "questions would change is not in the interval."
         )
-        lines.append(
+        uncorrected = (
             f"They are not corrected for their number: if the two arms did not differ at all, each of the {len(found)} "
             f"measures would still exclude zero once in twenty times."
         )
+        if corrected:
+            uncorrected += (
+                f" With Holm's correction over all {corrected['family']} differences of trained arms "
+                f"{corrected['after_holm']} of the {corrected['without_zero']} that exclude zero are left."
+            )
+        lines.append(uncorrected)
     if 1 < seeds < 5:
         lines.append(
             f"With {seeds} seeds an interval is wide: a real difference may well stay open. More seeds narrow it."

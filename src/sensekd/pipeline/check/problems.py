@@ -37,6 +37,9 @@ def _missing_files(recipe: Recipe) -> list[str]:
         *corpus("evaluation.corpus", recipe.evaluation.corpus),
         *((f"evaluation.questions.{name}", path) for name, path in recipe.evaluation.questions.items()),
     ]
+    if development := recipe.compare.development:
+        files += corpus("compare.development.corpus", development.corpus)
+        files += [(f"compare.development.questions.{name}", path) for name, path in development.questions.items()]
     if recipe.evaluation.gold_senses:
         files.append(("evaluation.gold_senses", recipe.evaluation.gold_senses))
     missing = [f"{where}: no file at {path}" for where, path in files if not Path(path).is_file()]
@@ -55,9 +58,9 @@ def _content_problems(recipe: Recipe) -> list[str]:
     from sensekd.evaluation.suites import read_questions
     from sensekd.senses.quality import read_gold
 
-    checks: list[Callable[[], object]] = [
-        partial(read_questions, Path(path)) for path in recipe.evaluation.questions.values()
-    ]
+    development = recipe.compare.development
+    sets = [*recipe.evaluation.questions.values(), *(development.questions.values() if development else ())]
+    checks: list[Callable[[], object]] = [partial(read_questions, Path(path)) for path in sets]
     checks += [partial(_first_records, part) for part in recipe.corpus.parts if part.records != "text"]
     if recipe.evaluation.gold_senses:
         checks.append(partial(read_gold, Path(recipe.evaluation.gold_senses)))
