@@ -77,6 +77,7 @@ def test_the_published_setting(
     )  # fmt: skip
     assert (loaded.senses.k, loaded.senses.units, loaded.senses.assignment) == (k, "raw", "predicted")
     assert (loss.lam, loss.kappa, loss.push, loss.effective_margin) == (lam, 5, "absolute", 1.0)
+    assert (loaded.preset, loss.targets, loss.neighbours) == ("published", "published", 25)
     assert (loss.tau, loss.alpha, loss.positions) == (2.0, 0.7, PositionsConfig(fraction=0.4, minimum=25))
     parts = [(part.records, part.fraction, part.respond and part.respond.tokens) for part in loaded.corpus.parts]
     choices = [(kind, 0.25, 1) for kind in ("csqa", "piqa", "arc", "arc", "mmlu")]

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 _WHOLE: Final[Mapping[int, float]] = {4: 6.75, 2: 5.75}
 # The same by chunks, in tables of `loss.chunk_elements` float32 scores.
 _CHUNKS: Final = 3.25
-_CHUNK_ELEMENTS: Final = 1 << 24
-# `loss.chunked: auto` takes whole logits below this vocabulary.
-_SMALL_VOCABULARY: Final = 4096
 _ATTENTION: Final = "sensekd_counted"
 # Bytes of optimiser state for each byte of a trained weight; an optimiser that is not listed counts as Adam.
 _STATES: Final[Mapping[str, float]] = {"sgd": 0.0, "adafactor": 0.0, "rmsprop": 1.0, "adagrad": 1.0, "lion": 1.0}
@@ -226,13 +223,13 @@ def logits(recipe: Recipe, shapes: Shapes) -> Part:
     """The largest tensors of a step: scores of both models and what CE and KL make of them."""
     import torch
 
+    from sensekd.training.heads import SMALL_VOCABULARY
+
     positions = recipe.training.batch_size * (recipe.training.sequence_length - 1)
     rows = int(shapes.student.get_output_embeddings().weight.shape[0])
-    settings: Any = recipe.loss
-    chunked = getattr(settings, "chunked", "off")
-    if chunked == "on" or (chunked == "auto" and rows >= _SMALL_VOCABULARY):
-        elements = int(getattr(settings, "chunk_elements", _CHUNK_ELEMENTS))
-        total = int(_CHUNKS * 4 * min(elements, positions * rows)) + 4 * positions * int(
+    chunked = recipe.loss.chunked
+    if chunked == "on" or (chunked == "auto" and rows >= SMALL_VOCABULARY):
+        total = int(_CHUNKS * 4 * min(recipe.loss.chunk_elements, positions * rows)) + 4 * positions * int(
             shapes.student.config.hidden_size
         )
         return Part("logits", total, "estimate", "in chunks")

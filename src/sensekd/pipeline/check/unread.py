@@ -20,7 +20,11 @@ _RULES: Final[tuple[tuple[str, tuple[str, ...], Callable[[Recipe], bool], str], 
     ("student", ("importance_tokens",), lambda r: r.student.selection != "importance", "selection is not importance"),
     ("student", ("train_top",), lambda r: r.student.width is not None, "a student of another width trains as a whole"),
     ("student", ("init",), lambda r: r.student.width is None, "the student has the teacher's width"),
-    ("loss", ("tau",), lambda r: r.loss.alpha == 0, "loss.alpha is 0"),
+    ("loss", ("tau", "divergence"), lambda r: r.loss.alpha == 0, "loss.alpha is 0"),
+    ("loss", ("jsd_beta",), lambda r: r.loss.divergence != "jsd", "loss.divergence is not jsd"),
+    ("loss", ("chunk_elements",), lambda r: r.loss.chunked == "off", "loss.chunked is off"),
+    ("loss", ("neighbours",), lambda r: r.loss.targets != "published", "loss.targets is not published"),
+    ("senses", ("k_max",), lambda r: r.senses.k != "adaptive", "senses.k is not adaptive"),
     (
         "loss", ("beta_positive", "beta_negative", "kappa", "push", "margin", "synonyms", "antonyms", "positions"),
         lambda r: r.loss.lam == 0, "loss.lambda is 0",
@@ -44,6 +48,7 @@ def _changed(section: BaseModel, key: str) -> bool:
 
 def _corpus(where: str, part: CorpusConfig) -> list[str]:
     needs = {
+        "subset": (part.format == "hub", "format is not hub"),
         "separator": (part.format == "text", "format is not text"),
         "field": (part.records == "text" and part.format != "text", "rows have no field of a text"),
         "messages_field": (part.records == "messages", "records are not messages"),

@@ -182,8 +182,7 @@ class Rows:
 
 def most_senses(recipe: Recipe) -> int:
     """K, or K_max where the number of senses follows from the data."""
-    settings: Any = recipe.senses
-    return int(settings.k) if isinstance(settings.k, int) else int(getattr(settings, "k_max", 16))
+    return recipe.senses.k if isinstance(recipe.senses.k, int) else recipe.senses.k_max
 
 
 def expected_rows(recipe: Recipe, text: Volume, vocabulary: int) -> Rows:
