@@ -55,7 +55,9 @@ def chosen_names(choice: Choice, known: Sequence[str]) -> list[str]:
     """
     for name in (*choice.names, *(set(choice.limits or {}) - {"*"})):
         if name not in known:
-            raise InputError(f"no benchmark {name!r} in this suite", f"one of {list(known)}", "correct --task or --limit")
+            raise InputError(
+                f"no benchmark {name!r} in this suite", f"one of {list(known)}", "correct --task or --limit"
+            )
     for name, limit in (choice.limits or {}).items():
         if limit < 1:
             raise InputError(f"--limit {name}={limit}", "at least one item", "leave it out for all")
@@ -71,7 +73,9 @@ def local_rows(choice: Choice, names: Sequence[str]) -> tuple[dict[str, dict[str
     assert choice.data is not None
     found = read_originals(choice.data)
     grouped = {
-        name: {task: rows for task, rows in found.items() if task == name or (name == "mmlu" and task.startswith(_MMLU))}
+        name: {
+            task: rows for task, rows in found.items() if task == name or (name == "mmlu" and task.startswith(_MMLU))
+        }
         for name in names
     }
     missing = [name for name, tasks in grouped.items() if not tasks]

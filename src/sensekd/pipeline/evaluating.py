@@ -89,9 +89,12 @@ def _config(request: Request, device: torch.device) -> TeacherConfig:
 def _run(
     request: Request, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, reporter: Reporter
 ) -> dict[str, Any]:
+    from sensekd.evaluation.chatted import paper_chat
+    from sensekd.evaluation.lexical import lexical
     from sensekd.evaluation.paper import paper
 
-    return paper(model, tokenizer, request.choice, reporter.progress)
+    suites = {"paper": paper, "paper-chat": paper_chat, "intrinsic": lexical}
+    return suites[request.suite](model, tokenizer, request.choice, reporter.progress)
 
 
 def _versions() -> dict[str, str]:
@@ -161,4 +164,3 @@ def _remarks(found: Mapping[str, Any]) -> str:
     if found.get("truncated"):
         remarks.append(f"{found['truncated']} cut from the left")
     return "".join(f", {remark}" for remark in remarks)
-
