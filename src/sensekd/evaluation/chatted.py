@@ -1,4 +1,4 @@
-"""The suite `paper-chat`, the published protocol (DSKD, arXiv 2602.22351): a chat prompt, one generated token, exact match.
+"""The suite `paper-chat`: the published protocol (DSKD, arXiv 2602.22351), exact match of one generated token.
 
 A question is one turn of the user, in the words that the training data has (`training/questions.py`); the model says
 one token, on SQuAD v2 ten. A choice is right when that token, without white space around it, is the letter of the
@@ -78,10 +78,10 @@ def _hub_rows(name: str) -> Iterator[list[Row]]:
     from datasets import load_dataset
 
     require("lm_eval", "eval")
-    from sensekd.evaluation.harness import SQuAD2, registered
+    from sensekd.evaluation.harness import registered, squad_dataset
 
     if name == _SQUAD:
-        places = [(SQuAD2.DATASET_PATH, SQuAD2.DATASET_NAME, "validation")]
+        places = [(*squad_dataset(), "validation")]
     else:
         configs = {task: config for task, config in sorted(registered().items()) if task == name or _of(task, name)}
         places = [
@@ -93,9 +93,10 @@ def _hub_rows(name: str) -> Iterator[list[Row]]:
             yield list(load_dataset(path, subset, split=split))
         except (OSError, ValueError) as error:
             raise InputError(
-                f"the dataset {path} cannot be loaded: {str(error).splitlines()[0]}", "the hub, or what its cache holds",
+                f"the dataset {path} cannot be loaded: {str(error).splitlines()[0]}",
+                "the hub, or what its cache holds",
                 "give a folder of the original files with --data",
-            ) from error  # fmt: skip
+            ) from error
 
 
 def _of(task: str, name: str) -> bool:
@@ -185,10 +186,9 @@ def _figures(name: str, items: Sequence[Asked], said: Sequence[str]) -> dict[str
         correct = [exact(item.prediction, item.golds) for item in answered]
         errors = {"exact": stderr(correct), "f1": stderr([f1(item.prediction, item.golds) for item in answered])}
         return {"metrics": figures, "stderr": errors, "correct": list(map(int, correct))}
-    correct = [float(text.strip() == item.golds[0]) for text, item in zip(said, items, strict=True)]
-    letters = [
-        text.strip() in _LETTERS[: item.choices] and bool(text.strip()) for text, item in zip(said, items, strict=True)
-    ]
+    pairs = [(text.strip(), item) for text, item in zip(said, items, strict=True)]
+    correct = [float(text == item.golds[0]) for text, item in pairs]
+    letters = [len(text) == 1 and text in _LETTERS[: item.choices] for text, item in pairs]
     return {
         "metrics": {"exact_match": math.fsum(correct) / len(correct), "letters": sum(letters) / len(letters)},
         "stderr": {"exact_match": stderr(correct)},

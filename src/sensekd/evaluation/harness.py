@@ -8,6 +8,7 @@ it would download, and with shots, at which its own (0.4.13) fails.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks.squadv2.task import SQuAD2
+from lm_eval.utils import env as environment
 
 from sensekd.evaluation.quiet import Progress, bars, errors_only
 from sensekd.evaluation.squad import exact, f1
@@ -36,6 +38,11 @@ UNANSWERABLE: Final = "unanswerable"
 _FOLDERS: Final = ("arc", "commonsense_qa", "piqa", "mmlu/default")
 _DRAWS: Final = 100
 _LONGEST_ANSWER: Final = 256
+
+
+def squad_dataset() -> tuple[str, str | None]:
+    """Path and subset of SQuAD v2 on the hub."""
+    return SQuAD2.DATASET_PATH, SQuAD2.DATASET_NAME
 
 
 def registered() -> dict[str, dict[str, Any]]:
@@ -79,6 +86,7 @@ class FittingTask(ConfigurableTask):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any], splits: Mapping[str, Dataset] | None, limit: int | None) -> None:
         self._splits, self._limit = splits, limit
         self.lm: HFLM | None = None
+        self.sampler: Any = None
         self.shots: list[int] = []
         self.truncated = 0
         super().__init__(config=config)
@@ -115,7 +123,7 @@ class FittingTask(ConfigurableTask):  # type: ignore[misc]
         text, generated = self.longest(doc)
         # The last token of a choice is scored, not read.
         room = self.lm.max_length - generated + (0 if generated else 1)
-        sampler = self.sampler
+        sampler: Any = self.sampler
         try:
             for count in range(len(drawn), -1, -1):
                 self.sampler = _Chosen(drawn)
@@ -162,7 +170,7 @@ class SquadTask(FittingTask, SQuAD2):  # type: ignore[misc]
     def answer_tokens(self) -> int:
         """How many tokens an answer may have: lm-eval's 256, in a short context an eighth of it."""
         assert self.lm is not None
-        return max(1, min(_LONGEST_ANSWER, self.lm.max_length // 8))
+        return max(1, min(_LONGEST_ANSWER, int(self.lm.max_length) // 8))
 
     def longest(self, doc: Any) -> tuple[str, int]:
         """See `FittingTask`."""
@@ -252,6 +260,17 @@ def make_task(
 
 
 @contextmanager
+def compiled_once() -> Iterator[None]:
+    """Let lm-eval's templates be compiled once, not for every question and shot (the dearest part of a long prompt)."""
+    kept = environment.from_string
+    environment.from_string = functools.cache(kept)
+    try:
+        yield
+    finally:
+        environment.from_string = kept
+
+
+@contextmanager
 def greedy(model: PreTrainedModel) -> Iterator[None]:
     """Drop what a checkpoint says about sampling, beams and penalties; its end tokens stay."""
     from transformers import GenerationConfig
@@ -287,7 +306,7 @@ def run_tasks(lm: HFLM, tasks: Mapping[str, FittingTask], show: Progress) -> dic
     for task in tasks.values():
         task.lm, task.shots, task.truncated = lm, [], 0
     whole = {"tasks": dict(tasks), "groups": {}, "group_map": {}}
-    with errors_only("lm_eval"), bars(show), greedy(lm.model):
+    with errors_only("lm_eval"), bars(show), compiled_once(), greedy(lm.model):
         found = evaluate(lm=lm, task_dict=whole, bootstrap_iters=0, log_samples=True)
     runs = {}
     for name, task in tasks.items():

@@ -314,6 +314,5 @@ def lexical(
         else:
             found[name] = simlex(model, tokenizer, paths[0], choice, progress)
             files[name] = tuple(paths)
-    return {
-        "tasks": found, "metrics": flat(found), "missing": [name for name in names if name not in found], "files": files,
-    }  # fmt: skip
+    missing = [name for name in names if name not in found]
+    return {"tasks": found, "metrics": flat(found), "missing": missing, "files": files}

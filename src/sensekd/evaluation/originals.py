@@ -23,7 +23,7 @@ _FIVE: Final = ("A", "B", "C", "D", "E")
 _TEST, _DEV = "_test.csv", "_dev.csv"
 _EXPECTED: Final = {
     "arc": '{"id", "question": {"stem", "choices": [{"text", "label"}, …]}, "answerKey": one of the labels}',
-    "csqa": '{"id", "question": {"stem", "choices": five of {"text", "label": A to E}}, "answerKey": one of the labels}',
+    "csqa": '{"id", "question": {"stem", "choices": five of {"text", "label": A to E}}, "answerKey": A to E}',
     "piqa": '{"goal", "sol1", "sol2"}, and 0 or 1 for each line in <name>-labels.lst beside it',
     "mmlu": "question, four choices and the letter of the answer (A to D), without a header",
     "squad": '{"data": [{"title", "paragraphs": [{"context", "qas": [{"id", "question", "answers": [{"text"}]}]}]}]}',

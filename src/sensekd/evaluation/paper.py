@@ -72,12 +72,8 @@ def local_rows(choice: Choice, names: Sequence[str]) -> tuple[dict[str, dict[str
     """
     assert choice.data is not None
     found = read_originals(choice.data)
-    grouped = {
-        name: {
-            task: rows for task, rows in found.items() if task == name or (name == "mmlu" and task.startswith(_MMLU))
-        }
-        for name in names
-    }
+    benchmark = {task: "mmlu" if task.startswith(_MMLU) else task for task in found}
+    grouped = {name: {task: rows for task, rows in found.items() if benchmark[task] == name} for name in names}
     missing = [name for name, tasks in grouped.items() if not tasks]
     if missing and (choice.names or len(missing) == len(names)):
         raise InputError(
@@ -171,8 +167,9 @@ def _tasks(name: str, rows: Mapping[str, Benchmark | None], limit: int | None) -
         if name != "squad_v2" and task not in configs:
             known = sorted(key.removeprefix(_MMLU) for key in configs if key.startswith(_MMLU))
             raise InputError(f"no subject {task.removeprefix(_MMLU)!r} in MMLU", f"one of {known}", "rename the files")
+        splits = None if benchmark is None else benchmark.splits
         try:
-            yield task, make_task(task, configs.get(task), benchmark and benchmark.splits, SHOTS[name], limit)
+            yield task, make_task(task, configs.get(task), splits, SHOTS[name], limit)
         except (OSError, ValueError) as error:
             if benchmark is not None:
                 raise
