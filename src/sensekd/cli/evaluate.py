@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sensekd.cli.console import AsJson, Overrides, Summary, command, with_reporter
+from sensekd.errors import InputError
 
 
 def _with_recipe(model: str, recipe: Path, overrides: list[str]) -> dict[str, Any]:
@@ -55,12 +56,17 @@ def evaluate(
     """Evaluate a model: the paper's benchmarks, or held-out CE, KL to the teacher, agreement, lexical tests."""
     from sensekd.pipeline.evaluating import Request, evaluate_suite, parse_limits, save_results, table
 
+    if recipe is not None and suite != "intrinsic":
+        raise InputError(
+            f"--recipe with --suite {suite}", "--suite intrinsic, which compares with the recipe's teacher",
+            "leave out --recipe",
+        )  # fmt: skip
     results: dict[str, Any] = {"model": model, "suite": suite}
     lines = []
     if recipe is not None:
         results |= _with_recipe(model, recipe, overrides or [])
         lines = [f"{name:<24} {value:.4f}" for name, value in results["metrics"].items()]
-    if recipe is None or data is not None or suite != "intrinsic":
+    if recipe is None or data is not None:
         request = Request(
             model, suite, data, tuple(tasks or ()), parse_limits(tuple(limits or ())), batch_size, dtype, device
         )

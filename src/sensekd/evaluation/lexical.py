@@ -85,6 +85,12 @@ def coarse_folders(data: Path) -> list[Path]:
     return sorted(folder for folder in found if all((folder / part).is_file() for part in _PARTS))
 
 
+def _word_of(text: str | None) -> str:
+    if not text:
+        raise ValueError("a row without a word")
+    return text
+
+
 def read_pairs(path: Path, limit: int | None = None) -> list[Pair]:
     """SimLex-999's own file: tab-separated, with a header.
 
@@ -94,7 +100,7 @@ def read_pairs(path: Path, limit: int | None = None) -> list[Pair]:
     with path.open(encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
     try:
-        pairs = [Pair(*(str(row[name]) for name in _COLUMNS[:2]), float(row[_COLUMNS[2]])) for row in rows]
+        pairs = [Pair(_word_of(row[_COLUMNS[0]]), _word_of(row[_COLUMNS[1]]), float(row[_COLUMNS[2]])) for row in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: {error!r}", f"the columns {', '.join(_COLUMNS)}", "take the original file"
