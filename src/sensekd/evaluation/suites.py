@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import copy
-import functools
-import importlib
-import logging
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from sensekd.errors import InputError, require
+from sensekd.evaluation.quiet import bars, errors_only
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_WITH_BARS: Final = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 
 
 @dataclass(frozen=True)
@@ -82,35 +77,6 @@ def read_questions(path: Path) -> list[Question]:
     return questions
 
 
-def _silent(bar: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    return bar(*arguments, **{**keywords, "disable": True})
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Silence lm-eval's progress bars; it has no switch for those of its tasks."""
-    modules = [importlib.import_module(name) for name in _WITH_BARS]
-    kept = [(module, module.tqdm) for module in modules if hasattr(module, "tqdm")]
-    try:
-        for module, bar in kept:
-            module.tqdm = functools.partial(_silent, bar)  # type: ignore[attr-defined]
-        yield
-    finally:
-        for module, bar in kept:
-            module.tqdm = bar  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _errors_only(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _task(name: str, questions: list[Question]) -> dict[str, Any]:
     """A task of lm-eval. Fields are named, not templated, so that braces in a question stay what they are."""
     from datasets import Dataset
@@ -144,13 +110,27 @@ def _samples(
 
     if tokenizer.pad_token_id is None:
         tokenizer = copy.deepcopy(tokenizer)  # HFLM would set one on the caller's.
-    with _errors_only("lm_eval"), tempfile.TemporaryDirectory() as empty:
+    with errors_only("lm_eval"), tempfile.TemporaryDirectory() as empty:
         loaded = TaskManager(include_path=empty, include_defaults=False).load(tasks)
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
     # `evaluate` is the core of `simple_evaluate`, without its look at the machine and its reseeding of every generator.
-    with _without_bars():
+    with bars():
         results = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0, log_samples=True)
     return dict(results["samples"])
+
+
+def refuse_closing(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer that puts the end token after every text.
+
+    Raises:
+        InputError: it does; a question would end with it, and a choice be cut at the wrong place.
+    """
+    if tokenizer.eos_token_id is not None and tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id:
+        raise InputError(
+            f"the tokenizer ends every text with {tokenizer.eos_token!r}",
+            "one that adds at most a beginning-of-sequence token",
+            "save the tokenizer without the end token in its post-processor",
+        )
 
 
 def multiple_choice(
@@ -178,13 +158,7 @@ def multiple_choice(
         return {}
     questions = {name: read_questions(sets[name]) for name in sorted(sets)}
     require("lm_eval", "eval")
-    if tokenizer.eos_token_id is not None and tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id:
-        # The question would end with it, and a choice be cut at the wrong place.
-        raise InputError(
-            f"the tokenizer ends every text with {tokenizer.eos_token!r}",
-            "one that adds at most a beginning-of-sequence token",
-            "save the tokenizer without the end token in its post-processor",
-        )
+    refuse_closing(tokenizer)
     was_training, generator = model.training, random.getstate()
     try:
         samples = _samples(model, tokenizer, [_task(*item) for item in questions.items()], batch_size)

@@ -1,0 +1,166 @@
+"""A suite on any Hugging Face folder or name of the hub, without a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sensekd.artefacts import write_json
+from sensekd.config import TeacherConfig
+from sensekd.errors import InputError
+from sensekd.pipeline.stages import Reporter
+from sensekd.provenance import file_fingerprint, versions
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sensekd.evaluation.paper import Choice
+
+SUITES: Final = ("paper", "paper-chat", "intrinsic")
+_OPTIONAL: Final = ("lm-eval", "scipy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate, and on what.
+
+    Attributes:
+        model: folder or name of the hub.
+        suite: one of `SUITES`.
+        data: folder of the original files, or None: the hub.
+        tasks: which of the suite's; all by default.
+        limits: items of a task; `*` for those not named.
+        batch_size: sequences of one forward.
+        dtype: `auto` is float32 on the CPU, elsewhere that of the checkpoint.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, …
+        revision: of a model on the hub.
+        trust_remote_code: run code that comes with the checkpoint.
+    """
+
+    model: str
+    suite: str
+    data: Path | None = None
+    tasks: tuple[str, ...] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
+    batch_size: int = 16
+    dtype: str = "auto"
+    device: str = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def choice(self) -> Choice:
+        """What of the suite is run."""
+        from sensekd.evaluation.paper import Choice
+
+        return Choice(self.data, self.tasks, dict(self.limits), self.batch_size)
+
+
+def parse_limits(texts: tuple[str, ...]) -> dict[str, int]:
+    """`20` or `mmlu=20`, any number of them, as task -> items (`*`: every task not named).
+
+    Raises:
+        InputError: neither of the two.
+    """
+    found = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise InputError(f"--limit {text!r}", "a number from 1, or TASK=number", "for example --limit mmlu=20")
+        found[name or "*"] = int(number)
+    return found
+
+
+def _config(request: Request, device: torch.device) -> TeacherConfig:
+    from sensekd.training.teacher import load_config
+
+    options = {"revision": request.revision, "trust_remote_code": request.trust_remote_code}
+    dtype = request.dtype
+    if dtype == "auto":
+        saved = load_config(TeacherConfig(model=request.model, **options)).dtype
+        dtype = "float32" if device.type == "cpu" or saved is None else str(saved).removeprefix("torch.")
+    return TeacherConfig.model_validate({"model": request.model, "dtype": dtype, **options})
+
+
+def _run(
+    request: Request, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, reporter: Reporter
+) -> dict[str, Any]:
+    from sensekd.evaluation.chatted import paper_chat
+    from sensekd.evaluation.lexical import lexical
+    from sensekd.evaluation.paper import paper
+
+    suites = {"paper": paper, "paper-chat": paper_chat, "intrinsic": lexical}
+    return suites[request.suite](model, tokenizer, request.choice, reporter.progress)
+
+
+def _versions() -> dict[str, str]:
+    found = versions()
+    for name in _OPTIONAL:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def evaluate_suite(request: Request, reporter: Reporter) -> dict[str, Any]:
+    """Run a suite on a model.
+
+    Args:
+        request: what on what.
+        reporter: where progress goes.
+
+    Returns:
+        What the suite gives (`tasks`, `metrics`, `missing`), with `model`, `suite` and `provenance`. Two equal runs
+        give the same bytes: no time stands in it.
+
+    Raises:
+        InputError: the model, the data or the choice of tasks is wrong.
+    """
+    import torch
+
+    from sensekd.training.placement import pick_device
+    from sensekd.training.teacher import load_teacher
+
+    device = pick_device(request.device, "--device")
+    config = _config(request, device)
+    model, tokenizer, identity = load_teacher(config, device)
+    reporter.note(f"evaluating {request.model}: suite {request.suite}, {config.dtype} on {device}")
+    found = _run(request, model, tokenizer, reporter)
+    for name in found["missing"]:
+        reporter.note(f"no files of {name} under {request.data}: left out")
+    settings = {
+        "tasks": list(request.tasks), "limits": dict(request.limits), "batch_size": request.batch_size,
+        "dtype": config.dtype, "device": device.type, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    files = {name: file_fingerprint(*paths) for name, paths in found.pop("files").items()}
+    provenance = {"model": asdict(identity), "versions": _versions(), "settings": settings, "files": files}
+    return {"model": request.model, "suite": request.suite, **found, "provenance": provenance}
+
+
+def save_results(path: Path, results: Mapping[str, Any]) -> None:
+    """Write results atomically; a folder gets `results.json`."""
+    write_json(path if path.suffix == ".json" else path / "results.json", results)
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Results for a terminal."""
+    lines = []
+    for task, found in results["tasks"].items():
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
+        lines.append(f"{task:<16} {figures}  ({found['items']} items{_remarks(found)})")
+    return "\n".join(lines)
+
+
+def _remarks(found: Mapping[str, Any]) -> str:
+    remarks = [f"chance {found['chance']:.3f}"] if "chance" in found else []
+    shots = found.get("shots")
+    if shots and shots["asked"]:
+        remarks.append(f"{shots['mean']:.2f} of {shots['asked']} shots on average")
+    if found.get("truncated"):
+        remarks.append(f"{found['truncated']} cut from the left")
+    return "".join(f", {remark}" for remark in remarks)

@@ -1,0 +1,103 @@
+"""`sensekd evaluate` without a recipe: results with provenance, equal bytes, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paper_world import World, model, tokenizer
+from typer.testing import CliRunner
+
+from sensekd.cli.main import app
+from sensekd.errors import InputError
+from sensekd.pipeline.evaluating import Request, parse_limits, table
+
+pytest.importorskip("lm_eval", reason="needs the extra `eval`")
+
+
+def evaluate(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("evaluate")
+    World(found / "data")
+    pieces = tokenizer()
+    pieces.save_pretrained(found / "model")
+    model(len(pieces), 256).save_pretrained(found / "model")
+    return found
+
+
+@pytest.mark.parametrize("suite", ["paper", "paper-chat"])
+def test_results_have_provenance_and_are_the_same_twice(folder: Path, tmp_path: Path, suite: str) -> None:
+    options = ("--suite", suite, "--data", folder / "data", "--limit", 2, "--limit", "mmlu=1", "--device", "cpu")
+    first = evaluate(folder / "model", *options, "--json", "--output", tmp_path)
+    assert first.exit_code == 0, first.output
+    assert evaluate(folder / "model", *options, "--output", tmp_path / "again.json").exit_code == 0
+    written = (tmp_path / "results.json").read_bytes()
+    assert written == (tmp_path / "again.json").read_bytes()
+    found = json.loads(first.stdout)
+    assert found == json.loads(written)
+    assert (found["suite"], found["missing"]) == (suite, [])
+    assert {name: task["items"] for name, task in found["tasks"].items()} == {
+        "arc_challenge": 2, "arc_easy": 2, "commonsense_qa": 2, "piqa": 2, "mmlu": 2, "squad_v2": 2,
+    }  # fmt: skip
+    provenance = found["provenance"]
+    assert len(provenance["files"]["piqa"]) == 32
+    assert provenance["settings"]["limits"] == {"*": 2, "mmlu": 1}
+    assert provenance["model"]["weights"]
+    assert provenance["versions"]["lm-eval"] != "not installed"
+
+
+def test_the_fingerprints_follow_the_files(folder: Path, tmp_path: Path) -> None:
+    def run(data: Path) -> Any:
+        options = ("--suite", "paper-chat", "--task", "piqa", "--limit", 2, "--device", "cpu", "--json")
+        return json.loads(evaluate(folder / "model", "--data", data, *options).stdout)
+
+    World(tmp_path / "other", seed=7)
+    one, other = run(folder / "data"), run(tmp_path / "other")
+    assert one["provenance"]["files"] != other["provenance"]["files"]
+    assert one["tasks"]["piqa"]["data"] != other["tasks"]["piqa"]["data"]
+    assert one["provenance"]["model"] == other["provenance"]["model"]
+
+
+def test_the_table_says_how_many_shots() -> None:
+    found = {"metrics": {"acc": 0.5}, "items": 4, "chance": 0.25, "truncated": 1}
+    text = table({"tasks": {"mmlu": {**found, "shots": {"asked": 5, "mean": 2.5, "least": 0}}}})
+    assert "acc 0.5000" in text
+    assert "2.50 of 5 shots on average" in text
+    assert "1 cut from the left" in text
+
+
+def test_limits() -> None:
+    assert parse_limits(("20", "mmlu=5")) == {"*": 20, "mmlu": 5}
+    choice = Request("m", "paper", limits={"*": 20, "mmlu": 5}).choice
+    assert (choice.limit("mmlu"), choice.limit("piqa")) == (5, 20)
+    assert Request("m", "paper").choice.limit("piqa") is None
+    for wrong in ("0", "x", "mmlu=", "mmlu=-1", "1.5"):
+        with pytest.raises(InputError, match="--limit"):
+            parse_limits((wrong,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nobody/there", "--suite", "paper"), "no model at 'nobody/there'"),
+        (("MODEL", "--suite", "paper", "--data", "DATA", "--limit", "some"), "--limit 'some'"),
+        (("MODEL", "--suite", "paper", "--data", "DATA", "--task", "arc"), "no benchmark 'arc'"),
+        (("MODEL", "--suite", "paper", "--data", "EMPTY"), "no benchmark under"),
+        (("MODEL", "--suite", "paper", "--recipe", "r.yaml"), "--recipe with --suite paper"),
+        (("MODEL",), "neither --recipe nor --data"),
+        (("MODEL", "--data", "DATA"), "no files of coarsewsd20, simlex999"),
+        (("MODEL", "--data", "DATA", "--device", "moon"), "--device: 'moon'"),
+    ],
+)
+def test_refusals(folder: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    names = {"MODEL": folder / "model", "DATA": folder / "data", "EMPTY": tmp_path}
+    result = evaluate(*(names.get(each, each) for each in arguments), "--output", tmp_path / "results.json")
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert not (tmp_path / "results.json").exists()
