@@ -117,6 +117,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 # Some libraries write files that nobody else may read.
                 file.chmod(0o644)
             _sync(file)
+        _sync(temporary)
         if path.exists():
             path.rename(previous)
         temporary.rename(path)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec
 
 import typer
 
-from sensekd.errors import EXIT_INTERRUPTED, SenseKDError
+from sensekd.errors import EXIT_FAILED, EXIT_INTERRUPTED, SenseKDError, system_failure
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -59,6 +59,11 @@ def command(function: Callable[P, Summary]) -> Callable[P, None]:
         except KeyboardInterrupt as error:
             print("interrupted: what was finished is kept; the same command goes on from there", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from error
+        except Exception as error:
+            if (failure := system_failure(error)) is None:
+                raise  # A defect of ours: its traceback is what we need.
+            print(f"error: {failure}", file=sys.stderr)
+            raise typer.Exit(EXIT_FAILED) from error
         print(json.dumps(summary.data, ensure_ascii=False, default=str) if kwargs.get("as_json") else summary.text)
 
     # typer reads the annotations of what it is given; the wrapper has the function's but returns nothing.

@@ -10,6 +10,7 @@ from sensekd.config import Recipe
 from sensekd.errors import InputError, require
 from sensekd.pipeline.check import refuse_problems
 from sensekd.pipeline.jobs import TEACHER, Job
+from sensekd.pipeline.lock import exclusive
 from sensekd.pipeline.prepare import prepare
 from sensekd.pipeline.results import collect, histories
 from sensekd.pipeline.runner import run_jobs
@@ -34,6 +35,7 @@ def open_workspace(recipe: Recipe, reporter: Reporter, stages: Stages | None = N
     return work
 
 
+@exclusive
 def compare(recipe: Recipe, reporter: Reporter, command: str, stages: Stages | None = None) -> dict[str, Any]:
     """Every arm of the recipe with every seed, and the teacher, at the same budget.
 
@@ -51,6 +53,7 @@ def compare(recipe: Recipe, reporter: Reporter, command: str, stages: Stages | N
     return _run(open_workspace(recipe, reporter, stages), jobs, command)
 
 
+@exclusive
 def run(recipe: Recipe, reporter: Reporter, command: str) -> dict[str, Any]:
     """One student by the recipe's own loss (arm `dskd`), beside the teacher and the student before training."""
     settings = recipe.compare.model_copy(
