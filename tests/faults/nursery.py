@@ -1,9 +1,10 @@
 """A process that has loaded every library and forks commands off: a fault costs the command, not the imports.
 
-It reads one JSON object a line, {"arguments", "said", "begin", "event" or "delay", "fail"}, and answers with
+It reads one JSON object a line, {"arguments", "said", "begin", "event" or "delay", "fail", "within"}, and answers with
 {"code", "begun", "marks"}: the exit code (negative: the signal), whether a line that begins with `begin` was said, and
-for every line from that one on [text, file operations so far, seconds so far]. A child is killed with SIGKILL at file operation `event` after `begin`, or
-`delay` seconds after it. `fail` (["errno", "what", n]) lets file operations from number n on fail instead.
+for every line from that one on [text, file operations so far, seconds so far]. A child is killed with SIGKILL at file
+operation `event` after `begin`, or `delay` seconds after it. `fail` (["ENOSPC", n]) lets every file operation that
+writes below the folder `within`, from number n on, fail instead.
 """
 
 from __future__ import annotations
@@ -77,13 +78,13 @@ def run(order: dict[str, Any], channel: int) -> None:
 
     def sync(descriptor: int) -> None:
         if moment.armed:
-            moment.step(os.readlink(f"/proc/self/fd/{descriptor}"), True)
+            moment.step(str(Path(f"/proc/self/fd/{descriptor}").readlink()), True)
         fsync(descriptor)
 
     console.Lines.note = note  # type: ignore[method-assign]
     os.fsync = sync
     sys.addaudithook(moment.audit)
-    if order.get("begin") is None:
+    if not order.get("begin"):
         moment.note("")
     code: Any = 1
     try:
@@ -126,6 +127,7 @@ def tend(order: dict[str, Any]) -> dict[str, Any]:
 def load() -> None:
     """Import whatever the commands will import; nothing is computed, so that no thread is there to be lost."""
     import datasets  # noqa: F401
+    import jinja2  # noqa: F401
     import polars  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import torch
