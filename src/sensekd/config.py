@@ -16,6 +16,8 @@ from sensekd.errors import InputError
 from sensekd.presets import with_preset
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
+# ValueError: dates and numbers that cannot be, and bytes that are no text; RecursionError: brackets within brackets.
+_NOT_YAML: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError, AttributeError)
 _VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
 
 Positive = Annotated[int, Field(gt=0)]
@@ -466,7 +468,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {text!r}", "key=value, for example --set loss.lambda=0.5")
     try:
         return key.strip(), yaml.safe_load(raw)
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         raise InputError(f"--set {key}: {raw!r} is not YAML", "a YAML value such as 0.5, true or [1, 2]") from error
 
 
@@ -529,8 +531,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"no recipe at {path}", "a YAML file", "see recipes/ for examples")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {error}", "a YAML mapping") from error
+    except (OSError, *_NOT_YAML) as error:
+        hint = "correct it; see recipes/ for examples"
+        raise InputError(f"{path} is not YAML: {error}", "a YAML mapping in UTF-8", hint) from error
     return recipe_from_tree(tree, str(path), overrides, kind=Recipe)
 
 

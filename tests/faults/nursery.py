@@ -4,7 +4,8 @@ It reads one JSON object a line, {"arguments", "said", "begin", "event" or "dela
 {"code", "begun", "marks"}: the exit code (negative: the signal), whether a line that begins with `begin` was said, and
 for every line from that one on [text, file operations so far, seconds so far]. A child is killed with SIGKILL at file
 operation `event` after `begin`, or `delay` seconds after it. `fail` (["ENOSPC", n]) lets every file operation that
-writes below the folder `within`, from number n on, fail instead.
+writes below the folder `within`, from number n on, fail instead. `append` ([n, path, text]) writes the text to a file
+at operation n, as somebody else would.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ class Moment:
         self.events += 1
         if self.events == self.order.get("event"):
             os.kill(os.getpid(), signal.SIGKILL)
+        append = self.order.get("append")
+        if append and self.events == append[0]:
+            self.armed = False  # Writing it is an operation too.
+            Path(append[1]).write_text(append[2], encoding="utf-8")
+            self.armed = True
         fail = self.order.get("fail")
         if fail and writes and self.order["within"] in where and (self.failed or self.events >= fail[1]):
             self.failed = True

@@ -131,10 +131,13 @@ def merge_senses(
         InputError: a folder without a sample, or samples of different teachers or settings.
     """
     from sensekd.senses.cluster import cluster
-    from sensekd.senses.sample import StateSample
+    from sensekd.senses.sample import FORMAT, StateSample
     from sensekd.senses.shards import merge_into
 
     sources = [find_source(folder) for folder in folders]
+    for source in sources:
+        # Every row is read anyway; a flipped bit must not pass into a dictionary that outlives its sources.
+        read_manifest(source.sample, "sample", FORMAT, verify=True)
     config = _settings_of(sources, recipe)
     sample = output / "sample"
     with run_lock(output):
