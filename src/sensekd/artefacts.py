@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 import xxhash
 
-from sensekd.errors import InputError
+from sensekd.errors import InputError, SenseKDError
 from sensekd.provenance import versions
 
 MANIFEST: Final = "manifest.json"
@@ -24,6 +25,8 @@ MANIFEST: Final = "manifest.json"
 BLOCK: Final = 1 << 22
 _DIGITS: Final = 16
 _SEAL: Final = "seal"
+# What the system refuses is no damage.
+_SYSTEM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM}
 # Names of `tempfile` with our prefix: .<name>.<eight characters>, and the folder that was moved aside.
 # The name is as short as can be: ".previous" has eight letters too.
 _LEFT: Final = re.compile(r"\.(?P<name>.+?)\.[a-z0-9_]{8}(?P<moved>\.previous)?")
@@ -274,9 +277,9 @@ def readable(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
-        raise
     except Exception as error:  # Libraries have their own types for it, and some leave KeyError or IndexError.
+        if isinstance(error, SenseKDError) or (isinstance(error, OSError) and error.errno in _SYSTEM):
+            raise
         reason = (str(error).splitlines() or [""])[0]
         found = f"{path} cannot be read: {type(error).__name__}: {reason}"
         raise InputError(found, "the bytes that were written", "build it again") from error

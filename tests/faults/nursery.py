@@ -5,7 +5,7 @@ It reads one JSON object a line, {"arguments", "said", "begin", "event" or "dela
 for every line from that one on [text, file operations so far, seconds so far]. A child is killed with SIGKILL at file
 operation `event` after `begin`, or `delay` seconds after it. `fail` (["ENOSPC", n]) lets every file operation that
 writes below the folder `within`, from number n on, fail instead. `append` ([n, path, text]) writes the text to a file
-at operation n, as somebody else would.
+at operation n, as somebody else would. `environment` holds variables to set.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def run(order: dict[str, Any], channel: int) -> None:
     said = os.open(order["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(said, 1)
     os.dup2(said, 2)
+    os.environ.update(order.get("environment", {}))
     moment = Moment(order, channel)
     from sensekd.cli import console
     from sensekd.cli.main import app
