@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,19 @@ from typing import Any, Final
 
 import xxhash
 
-from sensekd.errors import InputError
+from sensekd.errors import InputError, SenseKDError
 from sensekd.provenance import versions
 
 MANIFEST: Final = "manifest.json"
 # Bytes that one block checksum covers, and the hexadecimal digits of one.
 BLOCK: Final = 1 << 22
 _DIGITS: Final = 16
+_SEAL: Final = "seal"
+# What the system refuses is no damage.
+_SYSTEM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM}
 # Names of `tempfile` with our prefix: .<name>.<eight characters>, and the folder that was moved aside.
-_LEFT: Final = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<moved>\.previous)?")
+# The name is as short as can be: ".previous" has eight letters too.
+_LEFT: Final = re.compile(r"\.(?P<name>.+?)\.[a-z0-9_]{8}(?P<moved>\.previous)?")
 
 
 def canonical_json(value: object) -> bytes:
@@ -117,6 +122,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 # Some libraries write files that nobody else may read.
                 file.chmod(0o644)
             _sync(file)
+        _sync(temporary)
         if path.exists():
             path.rename(previous)
         temporary.rename(path)
@@ -182,8 +188,34 @@ def write_manifest(folder: Path, manifest: Manifest, *, blocks: bool = False) ->
     complete = Manifest(
         manifest.kind, manifest.format, manifest.made_from, manifest.config, manifest.facts, files, versions()
     )
-    write_json(folder / MANIFEST, {**complete.__dict__, "id": complete.id})
+    whole = {**complete.__dict__, "id": complete.id}
+    write_json(folder / MANIFEST, {**whole, _SEAL: _seal(whole)})
     return complete
+
+
+def _seal(tree: Mapping[str, Any]) -> str:
+    """Checksum of everything else that a manifest says."""
+    return fingerprint({name: value for name, value in tree.items() if name != _SEAL})
+
+
+def _parsed(path: Path) -> Manifest:
+    """The manifest in a file.
+
+    Raises:
+        ValueError, KeyError, TypeError: not a manifest, or not as it was written.
+    """
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    if raw.get(_SEAL, seal := _seal(raw)) != seal:
+        raise ValueError("it does not match its own checksum")
+    manifest = Manifest(**{name: raw[name] for name in Manifest.__dataclass_fields__})
+    if not all(isinstance(each, dict) for each in (manifest.made_from, manifest.config, manifest.facts)):
+        raise TypeError("made_from, config and facts are mappings")
+    for name, entry in manifest.files.items():
+        # What an artefact names lies inside it, wherever the artefact came from.
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"the file {name!r} lies outside")
+        str(entry["sha256"]), int(entry["bytes"])
+    return manifest
 
 
 def read_manifest(folder: Path, kind: str, format: int, *, verify: bool = False) -> Manifest:
@@ -203,9 +235,8 @@ def read_manifest(folder: Path, kind: str, format: int, *, verify: bool = False)
     if not path.is_file():
         raise InputError(f"no {kind} artefact at {folder}", f"a folder with {MANIFEST}", rebuild)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        manifest = Manifest(**{name: raw[name] for name in Manifest.__dataclass_fields__})
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = _parsed(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}", "the manifest as it was written", rebuild) from error
     if (manifest.kind, manifest.format) != (kind, format):
         found = f"{folder} holds {manifest.kind!r} in format {manifest.format}"
@@ -222,11 +253,36 @@ def read_manifest(folder: Path, kind: str, format: int, *, verify: bool = False)
 
 def intact(folder: Path) -> bool:
     """Whether every file that the manifest names is there in its full size."""
+    return _holds(folder, lambda file, entry: file.stat().st_size == entry["bytes"])
+
+
+def sound(folder: Path) -> bool:
+    """Whether every file that the manifest names matches its checksum; reads all of them."""
+    return _holds(folder, lambda file, entry: _changed(file, entry) is None)
+
+
+def _holds(folder: Path, check: Callable[[Path, Mapping[str, Any]], bool]) -> bool:
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return all((folder / name).stat().st_size == entry["bytes"] for name, entry in files.items())
-    except (OSError, ValueError, KeyError, TypeError):
+        return all(check(folder / name, entry) for name, entry in _parsed(folder / MANIFEST).files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Whatever a library says of a damaged file becomes one error.
+
+    Raises:
+        InputError: the block raised anything that a damaged file may cause.
+    """
+    try:
+        yield
+    except Exception as error:  # Libraries have their own types for it, and some leave KeyError or IndexError.
+        if isinstance(error, SenseKDError) or (isinstance(error, OSError) and error.errno in _SYSTEM):
+            raise
+        reason = (str(error).splitlines() or [""])[0]
+        found = f"{path} cannot be read: {type(error).__name__}: {reason}"
+        raise InputError(found, "the bytes that were written", "build it again") from error
 
 
 def sweep(folder: Path) -> None:

@@ -25,6 +25,9 @@ from sensekd.errors import InputError
 from sensekd.presets import with_preset
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
+# ValueError: dates and numbers that cannot be, and bytes that are no text; RecursionError: brackets within brackets.
+_NOT_YAML: Final = (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError, AttributeError)
+_VALUES: Final = 50_000
 _VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
 
 Positive = Annotated[int, Field(gt=0)]
@@ -573,6 +576,26 @@ def _expand(value: Any, errors: list[str], where: str) -> Any:
     return value
 
 
+def _refuse_endless(tree: Any, name: str) -> None:
+    """YAML's anchors let a few lines stand for billions of values, or for a value within itself.
+
+    Raises:
+        InputError: more than `_VALUES` values.
+    """
+    waiting, count = [tree], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if count + len(waiting) > _VALUES:
+            raise InputError(
+                f"{name} unfolds to more than {_VALUES:,} values", "a recipe of ordinary size", "take its anchors out"
+            )
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple | set):
+            waiting.extend(value)
+
+
 def _described(error: ValidationError) -> list[str]:
     lines = []
     for item in error.errors():
@@ -602,7 +625,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {text!r}", "key=value, for example --set loss.lambda=0.5")
     try:
         return key.strip(), yaml.safe_load(raw)
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         raise InputError(f"--set {key}: {raw!r} is not YAML", "a YAML value such as 0.5, true or [1, 2]") from error
 
 
@@ -637,6 +660,7 @@ def recipe_from_tree(tree: Any, name: str, overrides: Sequence[str] = (), *, kin
         raise InputError(f"{name} holds {type(tree).__name__}", "a mapping of sections", "see recipes/ for examples")
     for override in overrides:
         _set(tree, *parse_override(override))
+    _refuse_endless(tree, name)
     errors: list[str] = []
     tree = _expand(tree, errors, "")
     recipe: AnyRecipe | None = None
@@ -665,8 +689,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"no recipe at {path}", "a YAML file", "see recipes/ for examples")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {error}", "a YAML mapping") from error
+    except (OSError, *_NOT_YAML) as error:
+        hint = "correct it; see recipes/ for examples"
+        raise InputError(f"{path} is not YAML: {error}", "a YAML mapping in UTF-8", hint) from error
     return recipe_from_tree(tree, str(path), overrides, kind=Recipe)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import xxhash
 
-from sensekd.artefacts import Manifest, atomic_directory, read_manifest, write_manifest
+from sensekd.artefacts import Manifest, atomic_directory, read_manifest, readable, write_manifest
 from sensekd.config import CorpusConfig
 from sensekd.errors import InputError
 from sensekd.provenance import tokenizer_fingerprint
@@ -168,11 +168,14 @@ class TokenDocuments:
             InputError: not a tokenised corpus, or cut short.
         """
         manifest = read_manifest(folder, "tokens", FORMAT)
-        tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
-        indptr = np.load(folder / "indptr.npy", allow_pickle=False)
-        hashes = np.load(folder / "hashes.npy", allow_pickle=False)
-        mask = folder / "supervised.npy"
-        supervised = np.load(mask, mmap_mode="r", allow_pickle=False) if mask.is_file() else None
+        with readable(folder):
+            tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
+            indptr = np.load(folder / "indptr.npy", allow_pickle=False)
+            hashes = np.load(folder / "hashes.npy", allow_pickle=False)
+            mask = folder / "supervised.npy"
+            supervised = np.load(mask, mmap_mode="r", allow_pickle=False) if mask.is_file() else None
+            if len(hashes) + 1 != len(indptr) or indptr[-1] != len(tokens):
+                raise ValueError(f"{len(indptr)} offsets of {len(hashes)} documents and {len(tokens)} tokens")
         return cls(folder, tokens, indptr, hashes, manifest, supervised)
 
 

@@ -9,6 +9,8 @@ from typing import Final
 EXIT_FAILED: Final = 1
 EXIT_INPUT: Final = 2
 EXIT_INTERRUPTED: Final = 130
+# How Python, Rust and C++ say that a disk is full; numpy says how many elements it could not write.
+_FULL: Final = ("No space left", "os error 28", "Disk quota exceeded", "requested and ")
 
 
 class SenseKDError(Exception):
@@ -40,6 +42,30 @@ class InputError(SenseKDError):
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str | None, str | None]]:
         # An error crosses process borders whole; the default would hand the joined message to `found`.
         return type(self), (self.found, self.expected, self.hint)
+
+
+def system_failure(error: BaseException) -> SenseKDError | None:
+    """What the system refused (a full disk, a folder that cannot be written, …) as an error that a user can read.
+
+    Args:
+        error: as a library raised it; libraries in other languages wrap the system's errors in types of their own, so
+            their words are looked at too.
+
+    Returns:
+        None for what is no failure of the system.
+    """
+    seen: BaseException | None = error
+    raised = True
+    while seen is not None:
+        full = any(words in str(seen) for words in _FULL)
+        # What was being handled when a defect of ours showed does not make it the system's.
+        if full or (raised and isinstance(seen, OSError)):
+            said = (str(seen).splitlines() or [type(seen).__name__])[0]
+            do = "make room" if full else "mend that"
+            return SenseKDError(f"{said}\n  do:       {do} and start the same command again; what was finished is kept")
+        raised = raised and seen.__cause__ is not None
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def require(module: str, extra: str) -> ModuleType:

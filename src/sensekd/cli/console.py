@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec
 
 import typer
 
-from sensekd.errors import EXIT_INTERRUPTED, SenseKDError
+from sensekd.errors import EXIT_FAILED, EXIT_INTERRUPTED, SenseKDError, system_failure
 from sensekd.training.processes import first_to_say, leads
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ def command(function: Callable[P, Summary]) -> Callable[P, None]:
             if first_to_say(error):
                 print("interrupted: what was finished is kept; the same command goes on from there", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from error
+        except Exception as error:
+            if (failure := system_failure(error)) is None:
+                raise  # A defect of ours: its traceback is what we need.
+            if first_to_say(error):
+                print(f"error: {failure}", file=sys.stderr, flush=True)
+            raise typer.Exit(EXIT_FAILED) from error
         if leads():
             print(json.dumps(summary.data, ensure_ascii=False, default=str) if kwargs.get("as_json") else summary.text)
         if summary.error is not None:

@@ -17,10 +17,12 @@ def report(
     as_json: AsJson = False,
 ) -> Summary:
     """Draw one self-contained page from the results of a run."""
+    from sensekd.artefacts import readable
     from sensekd.pipeline.results import read_results
     from sensekd.report.page import write_page
 
     results, curves = read_results(folder)
     page = out or folder / "report.html"
-    write_page(results, curves, page)
+    with readable(folder / "results.json"):
+        write_page(results, curves, page)
     return Summary(f"report: {page}", {"report": str(page)})

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from sensekd.artefacts import Manifest, atomic_directory, read_manifest, write_manifest
+from sensekd.artefacts import Manifest, atomic_directory, read_manifest, readable, write_manifest
 from sensekd.errors import InputError
 
 SYNONYM: Final = "synonym"
@@ -138,7 +138,8 @@ class Lexicon:
             InputError: missing, damaged, or not a lexicon of this format.
         """
         manifest = read_manifest(folder, _KIND, _FORMAT, verify=True)
-        relations = pl.read_parquet(folder / _TABLE)
+        with readable(folder / _TABLE):
+            relations = pl.read_parquet(folder / _TABLE)
         return cls(checked(relations), manifest.facts, manifest.made_from, manifest.config)
 
 

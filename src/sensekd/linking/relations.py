@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from sensekd.artefacts import Manifest, atomic_directory, check_made_from, read_manifest, write_manifest
+from sensekd.artefacts import Manifest, atomic_directory, check_made_from, read_manifest, readable, write_manifest
 from sensekd.linking.coverage import Coverage
 
 _KIND: Final = "relations"
@@ -76,13 +76,14 @@ class TokenRelations:
 
         manifest = read_manifest(folder, _KIND, _FORMAT, verify=True)
         check_made_from(manifest, expect or {}, command="sensekd run RECIPE links the lexicon again")
-        return cls(
-            vocabulary=int(manifest.facts["vocabulary"]),
-            coverage=Coverage.from_dict(manifest.facts["coverage"]),
-            made_from=manifest.made_from,
-            config=manifest.config,
-            **load_file(str(folder / _TENSORS)),
-        )
+        with readable(folder):
+            return cls(
+                vocabulary=int(manifest.facts["vocabulary"]),
+                coverage=Coverage.from_dict(manifest.facts["coverage"]),
+                made_from=manifest.made_from,
+                config=manifest.config,
+                **load_file(str(folder / _TENSORS)),
+            )
 
 
 def single_token_neighbours(relations: TokenRelations, kind: str) -> tuple[torch.Tensor, torch.Tensor]:

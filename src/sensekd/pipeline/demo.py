@@ -14,6 +14,7 @@ from sensekd.artefacts import Manifest, atomic_directory, fingerprint, write_man
 from sensekd.config import Recipe, recipe_from_tree
 from sensekd.demo.grammar import LANGUAGES
 from sensekd.errors import InputError
+from sensekd.pipeline.lock import run_lock
 from sensekd.pipeline.run import compare
 from sensekd.pipeline.stages import Progress, Reporter, Stages
 
@@ -130,6 +131,7 @@ def run_demo(
     demo = demo_recipe(output, overrides, language)
     recipe = Recipe.model_validate(demo.model_dump(by_alias=True, exclude={"world", "demo_teacher"}))
     stages = Stages(output, reporter)
-    world = build_demo_world(stages, demo.world)
-    build_demo_teacher(stages, world, demo.demo_teacher)
-    return compare(recipe, reporter, command, stages=stages)
+    with run_lock(output):
+        world = build_demo_world(stages, demo.world)
+        build_demo_teacher(stages, world, demo.demo_teacher)
+        return compare(recipe, reporter, command, stages=stages)

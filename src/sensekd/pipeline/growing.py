@@ -13,6 +13,7 @@ from sensekd.artefacts import MANIFEST, check_made_from, read_manifest
 from sensekd.config import CorpusConfig, SensesConfig, TeacherConfig, load_recipe
 from sensekd.corpus import TokenDocuments, tokenise
 from sensekd.errors import InputError
+from sensekd.pipeline.lock import run_lock
 from sensekd.pipeline.single import senses_facts
 from sensekd.pipeline.stages import Reporter, Stages
 from sensekd.pipeline.workspace import RECIPE, pick_device, source_key
@@ -130,16 +131,20 @@ def merge_senses(
         InputError: a folder without a sample, or samples of different teachers or settings.
     """
     from sensekd.senses.cluster import cluster
-    from sensekd.senses.sample import StateSample
+    from sensekd.senses.sample import FORMAT, StateSample
     from sensekd.senses.shards import merge_into
 
     sources = [find_source(folder) for folder in folders]
+    for source in sources:
+        # Every row is read anyway; a flipped bit must not pass into a dictionary that outlives its sources.
+        read_manifest(source.sample, "sample", FORMAT, verify=True)
     config = _settings_of(sources, recipe)
     sample = output / "sample"
-    merge_into(sample, [source.sample for source in sources], reporter.progress("merging"))
-    place = str(pick_device(device))
-    found = cluster(StateSample.load(sample), config, place, reporter.progress("senses"))
-    found.stored_as(config.store).save(output / "senses")
+    with run_lock(output):
+        merge_into(sample, [source.sample for source in sources], reporter.progress("merging"))
+        place = str(pick_device(device))
+        found = cluster(StateSample.load(sample), config, place, reporter.progress("senses"))
+        found.stored_as(config.store).save(output / "senses")
     return {**senses_facts(output / "senses"), "sample": str(sample), "merged": len(sources)}
 
 
@@ -187,18 +192,19 @@ def update_senses(
     target = output or source.dictionary.parent
     senses = source.dictionary if output is None else output / "senses"
     work = target / "work" / "update"
-    tokenizer = _capture_new(_teacher_config(source, old), before, corpus, Stages(work, reporter), device)
-    added = len(StateSample.load(work / "sample").seen)
-    merge_into(target / "sample", [source.sample, work / "sample"], reporter.progress("merging"))
-    sample = StateSample.load(target / "sample")
-    changed = changed_tokens(before, sample)
-    if old.corpus != before.corpus:
-        # An update was cut off between its sample and its dictionary.
-        changed[:] = True
-    place = str(pick_device(device))
-    new = recluster(old, sample, changed, config, place, reporter.progress("senses")).stored_as(config.store)
-    new.save(senses)
-    shutil.rmtree(work)
+    with run_lock(target):
+        tokenizer = _capture_new(_teacher_config(source, old), before, corpus, Stages(work, reporter), device)
+        added = len(StateSample.load(work / "sample").seen)
+        merge_into(target / "sample", [source.sample, work / "sample"], reporter.progress("merging"))
+        sample = StateSample.load(target / "sample")
+        changed = changed_tokens(before, sample)
+        if old.corpus != before.corpus:
+            # An update was cut off between its sample and its dictionary.
+            changed[:] = True
+        place = str(pick_device(device))
+        new = recluster(old, sample, changed, config, place, reporter.progress("senses")).stored_as(config.store)
+        new.save(senses)
+        shutil.rmtree(work)
     listed = changes(old, new)
     counts = {"documents": added, "changed_tokens": int(changed.sum()), **_counted(listed)}
     told = [{**change.as_dict(), "text": tokenizer.decode([change.token])} for change in listed]

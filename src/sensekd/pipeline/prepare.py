@@ -35,8 +35,26 @@ def prepare_tokens(work: Workspace, name: str, corpus: CorpusConfig) -> TokenDoc
     answers = prepare_responses(work, name, corpus)
     key = [corpus.model_dump(mode="json"), corpus_key(corpus), work.teacher_key["tokenizer"]]
     key += [[number, each.manifest.id] for number, each in answers.items()]
-    work.stages.run(f"tokens {name}", key, [folder], lambda _: tokenise_corpus(corpus, work.tokenizer, folder, answers))
+
+    def build(_: Progress) -> None:
+        tokenise_corpus(corpus, work.tokenizer, folder, answers)
+        _refuse_changed(f"the corpus {corpus.name}", key[1], corpus_key(corpus))
+
+    work.stages.run(f"tokens {name}", key, [folder], build)
     return TokenDocuments.open(folder)
+
+
+def _refuse_changed(what: str, before: object, after: object) -> None:
+    """Refuse what was made from files that somebody wrote to meanwhile; without its stamp it is made again.
+
+    Raises:
+        InputError: the fingerprints differ.
+    """
+    if before != after:
+        raise InputError(
+            f"{what} changed while it was read", "files that stay as they are during a run",
+            "start again when nobody writes to them",
+        )  # fmt: skip
 
 
 def prepare_responses(work: Workspace, name: str, corpus: CorpusConfig) -> dict[int, Responses]:
@@ -49,12 +67,12 @@ def prepare_responses(work: Workspace, name: str, corpus: CorpusConfig) -> dict[
             continue
         folder = work.path(f"responses-{name}-{number}")
         key = [part.model_dump(mode="json"), corpus_key(part), work.teacher_key]
-        work.stages.run(f"responses {name} {number}", key, [folder], partial(_respond, work, part, folder))
+        work.stages.run(f"responses {name} {number}", key, [folder], partial(_respond, work, part, folder, key[1]))
         found[number] = Responses.open(folder)
     return found
 
 
-def _respond(work: Workspace, part: CorpusConfig, folder: Path, progress: Progress) -> None:
+def _respond(work: Workspace, part: CorpusConfig, folder: Path, before: object, progress: Progress) -> None:
     from sensekd.training.mixture import prompts
     from sensekd.training.respond import Asked, respond
 
@@ -62,6 +80,7 @@ def _respond(work: Workspace, part: CorpusConfig, folder: Path, progress: Progre
     teacher = work.teacher
     asked = Asked(teacher.model, teacher.tokenizer, teacher.identity)
     respond(asked, prompts(part, teacher.tokenizer), part.respond, folder, progress)
+    _refuse_changed(f"the corpus {part.path}", before, corpus_key(part))
 
 
 def corpus_key(corpus: CorpusConfig) -> list[Any]:
@@ -83,7 +102,12 @@ def prepare_lexicon(work: Workspace) -> None:
     config, folder = work.recipe.lexicon, work.path("lexicon")
     paths = [*(source.path for source in config.sources), *([config.frequencies] if config.frequencies else [])]
     key = [config.model_dump(mode="json"), [source_key(path) for path in paths]]
-    work.stages.run("lexicon", key, [folder], lambda _: build_lexicon(config).save(folder))
+
+    def build(_: Progress) -> None:
+        build_lexicon(config).save(folder)
+        _refuse_changed("a source of the lexicon", key[1], [source_key(path) for path in paths])
+
+    work.stages.run("lexicon", key, [folder], build)
 
 
 def prepare_relations(work: Workspace) -> TokenRelations | None:
@@ -191,8 +215,17 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
         teacher, plan = work.teacher, CapturePlan(work=work.path("work", "sample"))
         capture_into(sample_folder, teacher.model, documents, config, teacher.identity, progress, plan)
 
-    work.stages.run("sample", key, [sample_folder], build_sample)
+    # A sample may fill a disk: it is read whole only where it is about to be clustered.
+    clustered = work.stages.fresh("senses", _clustering_key(work, config), [work.senses], verify=False)
+    work.stages.run("sample", key, [sample_folder], build_sample, verify=not clustered)
     cluster_into(work, config)
+
+
+def _clustering_key(work: Workspace, config: SensesConfig) -> list[Any]:
+    """What a dictionary is clustered from."""
+    shape = config.model_dump(mode="json")
+    del shape["corpus"], shape["dictionary"], shape["residence"], shape["memory"]
+    return [work.artefact("sample"), shape]
 
 
 def cluster_into(work: Workspace, config: SensesConfig, name: str = "senses") -> None:
@@ -202,15 +235,13 @@ def cluster_into(work: Workspace, config: SensesConfig, name: str = "senses") ->
     from sensekd.senses.sample import StateSample
 
     sample_folder, folder = work.path("sample"), work.path(name)
-    shape = config.model_dump(mode="json")
-    del shape["corpus"], shape["dictionary"], shape["residence"], shape["memory"]
 
     def build(progress: Progress) -> None:
         device = pick_device(work.recipe.device)
         found = cluster(StateSample.load(sample_folder), config, device=str(device), progress=progress)
         found.stored_as(config.store).save(folder)
 
-    if not work.stages.run(name, [work.artefact("sample"), shape], [folder], build):
+    if not work.stages.run(name, _clustering_key(work, config), [folder], build, verify=False):
         # Once a run, and not in every worker: a dictionary that was built in another one is read whole.
         SenseDictionary.load(folder, verify=True)
 

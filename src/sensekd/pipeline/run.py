@@ -12,6 +12,7 @@ from sensekd.errors import InputError, require
 from sensekd.pipeline.budget import costs, steps_at_equal_time, timed_jobs
 from sensekd.pipeline.check import refuse_problems
 from sensekd.pipeline.jobs import TEACHER, Job
+from sensekd.pipeline.lock import exclusive
 from sensekd.pipeline.prepare import prepare
 from sensekd.pipeline.results import Timed, collect, histories, read_results
 from sensekd.pipeline.runner import run_jobs
@@ -54,6 +55,7 @@ def open_workspace(
     return work
 
 
+@exclusive
 def compare(recipe: Recipe, reporter: Reporter, command: str, stages: Stages | None = None) -> dict[str, Any]:
     """Every arm of the recipe with every seed, and the teacher, at the same budget.
 
@@ -103,6 +105,7 @@ def _equal_time(work: Workspace, jobs: list[Job]) -> Timed | None:
     return Timed(again, found, steps)
 
 
+@exclusive
 def run(recipe: Recipe, reporter: Reporter, command: str) -> dict[str, Any]:
     """One student by the recipe's own loss (arm `dskd`), beside the teacher and the student before training."""
     settings = CompareConfig(

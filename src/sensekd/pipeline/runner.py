@@ -16,6 +16,7 @@ from typing import IO, Any, Final
 
 from sensekd.errors import InputError, SenseKDError
 from sensekd.pipeline.jobs import Job
+from sensekd.pipeline.lock import held
 from sensekd.pipeline.stages import Progress
 from sensekd.pipeline.workspace import Workspace
 
@@ -42,13 +43,14 @@ class Worker:
     def __init__(self, work: Workspace) -> None:
         # A session of its own: Ctrl-C reaches this process alone, which then ends its workers in order.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "sensekd.pipeline.worker", str(work.output)],
+            [sys.executable, "-m", "sensekd.pipeline.worker", str(work.output), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_environment(work.recipe.training.threads),
             text=True,
             encoding="utf-8",
             start_new_session=True,
+            pass_fds=held(),
         )
 
     def __enter__(self) -> Worker:

@@ -14,6 +14,7 @@ from typing import Any
 from sensekd.config import Recipe
 from sensekd.corpus import TokenDocuments
 from sensekd.errors import InputError
+from sensekd.pipeline.lock import exclusive, part_lock
 from sensekd.pipeline.prepare import prepare_senses, prepare_shard, sampling_key
 from sensekd.pipeline.run import open_workspace
 from sensekd.pipeline.single import build_senses_of, sense_documents, senses_facts
@@ -56,9 +57,10 @@ def build_shard_of(recipe: Recipe, text: str, reporter: Reporter) -> dict[str, A
         raise InputError(
             f"the recipe takes its senses from {recipe.senses.dictionary}", "a recipe that samples", "leave out --shard"
         )
-    work = open_workspace(recipe, reporter)
-    folder = prepare_shard(work, _documents(work), shard)
-    facts = read_manifest(folder, "sample", FORMAT).facts
+    with part_lock(Path(recipe.output), f"sample-{shard.name}"):
+        work = open_workspace(recipe, reporter)
+        folder = prepare_shard(work, _documents(work), shard)
+        facts = read_manifest(folder, "sample", FORMAT).facts
     return {"sample": str(folder), "facts": {name: facts[name] for name in ("documents", "kept", "tokens")}}
 
 
@@ -67,6 +69,7 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+@exclusive
 def build_together(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """`build_senses_of` by all processes of `torchrun`: each samples a shard, the first merges and clusters.
 

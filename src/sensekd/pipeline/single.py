@@ -12,6 +12,7 @@ from sensekd.artefacts import MANIFEST, write_json
 from sensekd.config import ARMS, Recipe, TeacherConfig, load_recipe
 from sensekd.errors import InputError
 from sensekd.pipeline.jobs import Bench, Job, evaluate_model
+from sensekd.pipeline.lock import exclusive
 from sensekd.pipeline.prepare import (
     prepare,
     prepare_lexicon,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sensekd.training.distill import DistillResult
 
 
+@exclusive
 def build_lexicon_of(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """The `lexicon` stage alone.
 
@@ -52,6 +54,7 @@ def build_lexicon_of(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     return {"lexicon": str(folder), "facts": dict(Lexicon.load(folder).facts)}
 
 
+@exclusive
 def build_senses_of(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """The stages `tokens`, `linking`, `sample` and `senses`."""
     work = open_workspace(recipe, reporter)
@@ -77,6 +80,7 @@ def senses_facts(folder: Path) -> dict[str, Any]:
     return {"senses": str(folder), "facts": facts}
 
 
+@exclusive
 def respond_to(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     """The teacher's continuations of every part of the training corpus that asks for them.
 
@@ -98,6 +102,7 @@ def respond_to(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     return {"responses": rows}
 
 
+@exclusive
 def distill_arm(recipe: Recipe, arm: str, reporter: Reporter) -> dict[str, Any]:
     """Train one arm with the recipe's seed into `students/<arm>-<seed>`, without evaluating it.
 
@@ -123,6 +128,7 @@ def distill_arm(recipe: Recipe, arm: str, reporter: Reporter) -> dict[str, Any]:
     return facts
 
 
+@exclusive
 def evaluate_folder(recipe: Recipe, model: Path, reporter: Reporter) -> dict[str, Any]:
     """The recipe's suites on any Hugging Face folder with the teacher's tokenizer."""
     from sensekd.training.placement import student_device

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sensekd.artefacts import MANIFEST, file_digest, fingerprint, intact, write_json
+from sensekd.artefacts import MANIFEST, file_digest, fingerprint, intact, sound, write_json
 from sensekd.provenance import file_fingerprint, versions
 
 Progress = Callable[[int, int], None]
@@ -62,15 +62,33 @@ class Stages:
         self.output = output
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
+        self._sound: set[tuple[Path, str]] = set()
 
     def _stamp(self, name: str) -> Path:
         return self.output / "stages" / f"{name.replace('/', '-')}.json"
 
-    def fresh(self, name: str, key: object, outputs: Sequence[Path]) -> bool:
-        """Whether the outputs stand as this stage left them when it was last run with this key."""
+    def fresh(self, name: str, key: object, outputs: Sequence[Path], *, verify: bool = True) -> bool:
+        """Whether the outputs stand as this stage left them when it was last run with this key.
+
+        Args:
+            name: of the stage.
+            key: everything the outputs are made from.
+            outputs: what the stage leaves.
+            verify: compare the checksums of artefacts too, once a process; else sizes alone.
+        """
         stamp = self._read(name)
         found = {str(path.relative_to(self.output)): content_id(path) for path in outputs}
-        return stamp is not None and stamp["key"] == _identity(key) and stamp["outputs"] == found
+        if stamp is None or stamp["key"] != _identity(key) or stamp["outputs"] != found:
+            return False
+        return not verify or all(self._verified(path) for path in outputs)
+
+    def _verified(self, path: Path) -> bool:
+        if not (path / MANIFEST).is_file():
+            return True  # The identity of a file, or of a folder without a manifest, is that of its bytes.
+        mark = path, file_digest(path / MANIFEST)
+        if mark not in self._sound and sound(path):
+            self._sound.add(mark)
+        return mark in self._sound
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
@@ -86,9 +104,9 @@ class Stages:
         write_json(self._stamp(name), {"key": _identity(key), "outputs": found, "seconds": seconds})
         self.seconds[name] = seconds
 
-    def reuse(self, name: str, key: object, outputs: Sequence[Path]) -> bool:
+    def reuse(self, name: str, key: object, outputs: Sequence[Path], *, verify: bool = True) -> bool:
         """Take over a stage that is fresh; say so and recall how long it took."""
-        if not self.fresh(name, key, outputs):
+        if not self.fresh(name, key, outputs, verify=verify):
             return False
         stamp = self._read(name)
         assert stamp is not None
@@ -96,7 +114,15 @@ class Stages:
         self.reporter.note(f"{name}: reused, nothing it is made from has changed")
         return True
 
-    def run(self, name: str, key: object, outputs: Sequence[Path], build: Callable[[Progress], object]) -> bool:
+    def run(
+        self,
+        name: str,
+        key: object,
+        outputs: Sequence[Path],
+        build: Callable[[Progress], object],
+        *,
+        verify: bool = True,
+    ) -> bool:
         """Run `build` unless the stage is fresh.
 
         Args:
@@ -104,11 +130,12 @@ class Stages:
             key: everything the outputs are made from; any JSON-like value.
             outputs: what `build` leaves.
             build: does the work; gets a progress function.
+            verify: whether outputs are reused only if their checksums hold; without it the caller sees to that.
 
         Returns:
             Whether it was run.
         """
-        if self.reuse(name, key, outputs):
+        if self.reuse(name, key, outputs, verify=verify):
             return False
         self.reporter.note(f"{name}: started")
         start = time.perf_counter()

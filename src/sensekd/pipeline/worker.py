@@ -1,6 +1,6 @@
 """A process that runs jobs: one JSON object a line comes in on standard input, answers go out on standard output.
 
-Started as `python -m sensekd.pipeline.worker OUTPUT` by `pipeline.runner`, with the threads of the recipe in its
+Started as `python -m sensekd.pipeline.worker OUTPUT PID` by `pipeline.runner`, with the threads of the recipe in its
 environment, so that results do not depend on how many workers there are.
 """
 
@@ -10,14 +10,19 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from sensekd.config import Recipe
-from sensekd.errors import EXIT_INTERRUPTED, InputError, SenseKDError
+from sensekd.errors import EXIT_INTERRUPTED, InputError, SenseKDError, system_failure
 from sensekd.pipeline.stages import Silent, Stages
 from sensekd.pipeline.workspace import RECIPE, Workspace
+
+# Seconds between two looks at whether the run still lives.
+_GLANCE: Final = 0.2
 
 
 def own_stdout() -> TextIO:
@@ -33,6 +38,8 @@ def describe(error: BaseException) -> dict[str, Any]:
         return {"found": error.found, "expected": error.expected, "hint": error.hint}
     if isinstance(error, SenseKDError):
         return {"failed": str(error)}
+    if (failure := system_failure(error)) is not None:
+        return {"failed": str(failure)}
     return {"failed": "".join(traceback.format_exception(error))}
 
 
@@ -40,8 +47,20 @@ def _leave(*_: object) -> None:
     raise SystemExit(EXIT_INTERRUPTED)
 
 
-def serve(output: Path) -> None:
-    """Run jobs until standard input ends."""
+def _end_with(parent: int) -> None:
+    """End when the process that started this one has ended: what it locked must not be written to any longer."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_GLANCE)
+        os._exit(EXIT_INTERRUPTED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def serve(output: Path, parent: int) -> None:
+    """Run jobs until standard input ends, or the process `parent` does."""
+    _end_with(parent)
     # Being told to end unwinds the stack, so that what is half-written is cleared away.
     signal.signal(signal.SIGTERM, _leave)
     channel = own_stdout()
@@ -65,4 +84,4 @@ def serve(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), int(sys.argv[2]))

@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from sensekd.artefacts import Manifest, atomic_directory, check_made_from, read_manifest, write_manifest
+from sensekd.artefacts import Manifest, atomic_directory, check_made_from, read_manifest, readable, write_manifest
 from sensekd.errors import InputError
 from sensekd.provenance import TeacherIdentity
 from sensekd.senses.sample import REBUILD, teacher_of
@@ -170,17 +170,19 @@ class SenseDictionary:
         manifest = read_manifest(folder, "senses", FORMAT, verify=verify)
         if expect is not None:
             check_made_from(manifest, expect.compared(), command=REBUILD)
-        tensors = map_tensors(folder / _FILE)
-        _refuse_shapes(folder / _FILE, tensors, int(manifest.made_from["width"]), int(manifest.made_from["vocabulary"]))
-        own = ("teacher", "sigma2")
-        return cls(
-            **tensors,
-            sigma2=float(manifest.facts["sigma2"]),
-            identity=teacher_of(manifest),
-            corpus=str(manifest.made_from["corpus"]),
-            settings=manifest.config,
-            facts={key: value for key, value in manifest.facts.items() if key not in own},
-        )
+        with readable(folder):
+            tensors = map_tensors(folder / _FILE)
+            width, vocabulary = int(manifest.made_from["width"]), int(manifest.made_from["vocabulary"])
+            _refuse_shapes(folder / _FILE, tensors, width, vocabulary)
+            own = ("teacher", "sigma2")
+            return cls(
+                **tensors,
+                sigma2=float(manifest.facts["sigma2"]),
+                identity=teacher_of(manifest),
+                corpus=str(manifest.made_from["corpus"]),
+                settings=manifest.config,
+                facts={key: value for key, value in manifest.facts.items() if key not in own},
+            )
 
 
 def _refuse_shapes(path: Path, tensors: Mapping[str, Tensor], width: int, vocabulary: int) -> None:

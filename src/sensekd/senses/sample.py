@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sensekd.artefacts import Manifest, atomic_directory, check_made_from, read_manifest, write_manifest
+from sensekd.artefacts import Manifest, atomic_directory, check_made_from, read_manifest, readable, write_manifest
 from sensekd.provenance import TeacherIdentity
 from sensekd.senses.writing import FILE, PIECE, SampleColumns, SampleFile
 
@@ -185,15 +185,16 @@ class StateSample:
         manifest = read_manifest(folder, "sample", FORMAT)
         if expect is not None:
             check_made_from(manifest, expect.compared(), command=REBUILD)
-        tensors = load_file(folder / FILE)
-        states = tensors.pop("states")
-        return cls(
-            **{name: tensor.numpy() for name, tensor in tensors.items()},
-            states=states,
-            identity=teacher_of(manifest),
-            settings=manifest.config,
-            facts={key: value for key, value in manifest.facts.items() if key != "teacher"},
-        )
+        with readable(folder / FILE):
+            tensors = load_file(folder / FILE)
+            states = tensors.pop("states")
+            return cls(
+                **{name: tensor.numpy() for name, tensor in tensors.items()},
+                states=states,
+                identity=teacher_of(manifest),
+                settings=manifest.config,
+                facts={key: value for key, value in manifest.facts.items() if key != "teacher"},
+            )
 
 
 def sample_manifest(

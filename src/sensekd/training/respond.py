@@ -26,6 +26,7 @@ from sensekd.artefacts import (
     check_made_from,
     fingerprint,
     read_manifest,
+    readable,
     write_manifest,
 )  # fmt: skip
 from sensekd.errors import InputError, SenseKDError
@@ -100,9 +101,10 @@ class Responses:
         """
         manifest = read_manifest(folder, _KIND, FORMAT)
         check_made_from(manifest, made_from or {}, command="sensekd respond RECIPE")
-        indptr, tokens, hashes = (
-            np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("indptr", "tokens", "hashes")
-        )
+        with readable(folder):
+            indptr, tokens, hashes = (
+                np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("indptr", "tokens", "hashes")
+            )
         return cls(indptr, tokens, hashes, manifest, {int(value): at for at, value in enumerate(hashes)})
 
 

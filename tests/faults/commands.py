@@ -1,0 +1,104 @@
+"""Commands under faults: run through the nursery, and folders to compare with those of commands left alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tiny_run import write_inputs
+
+NURSERY = Path(__file__).with_name("nursery.py")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit code (negative: signal), what it said, whether its moment came, and the lines that it
+    said from then on, each with the file operations and seconds until it."""
+
+    code: int
+    said: str
+    begun: bool
+    marks: list[tuple[str, int, float]]
+
+    def span(self, begin: str, end: str) -> tuple[int, float]:
+        """File operations and seconds between two lines; an empty `end` means the end of the command."""
+        first = next(mark for mark in self.marks if mark[0].startswith(begin))
+        last = self.marks[-1] if not end else next(mark for mark in self.marks if mark[0].startswith(end))
+        return max(1, last[1] - first[1]), max(0.001, last[2] - first[2])
+
+
+class Nursery:
+    """Gives orders to the process that forks the commands."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self._process, self._said = process, folder / "said.txt"
+
+    def run(self, *arguments: str, **order: Any) -> Ended:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        order |= {"arguments": list(arguments), "said": str(self._said)}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        answer = json.loads(self._process.stdout.readline())
+        return Ended(said=self._said.read_text(errors="replace"), **answer)
+
+
+@contextmanager
+def nursery(folder: Path) -> Iterator[Nursery]:
+    """A nursery for as long as the block runs."""
+    process = subprocess.Popen([sys.executable, str(NURSERY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield Nursery(process, folder)
+    finally:
+        process.stdin.close()
+        process.wait(60)
+        process.stdout.close()
+
+
+def write_world(folder: Path) -> dict[str, Any]:
+    """The tiny recipe with gold senses and no student to train."""
+    tree = write_inputs(folder)
+    gold = [
+        {"text": f"w3 w{n} w5 w{n}", "occurrences": [{"word": f"w{n}", "sense": s, "start": at, "end": at + 3}]}
+        for n in range(10, 16)
+        for s, at in (("a", 3), ("b", 10))
+    ]
+    (folder / "gold.jsonl").write_text("".join(json.dumps(each) + "\n" for each in gold))
+    tree["evaluation"]["gold_senses"] = str(folder / "gold.jsonl")
+    tree["compare"] = {"arms": ["pruned"], "baseline": "pruned", "seeds": [0], "workers": 1}
+    return tree
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(item) for key, item in value.items() if key not in {"seconds", "times"}}
+    return [_timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Every file of a folder by name: bytes, of JSON the tree without what time took, of pages that they are whole."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_dir():
+            continue
+        if path.suffix == ".json":
+            found[name] = _timeless(json.loads(path.read_text()))
+        elif path.suffix == ".html":
+            found[name] = path.read_text().rstrip().endswith("</html>")
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def rests(folder: Path) -> list[str]:
+    """What should not be left: temporary names, folders moved aside, locks."""
+    return [str(path) for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".lock"]
