@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tiny_run import write_inputs
 
 from sensekd.artefacts import write_json
 from sensekd.config import CompareConfig, Recipe, SensitivityConfig, recipe_from_tree
 from sensekd.errors import InputError, SenseKDError
 from sensekd.pipeline.budget import costs, relative_cost, steps_at_equal_time, timed_jobs
+from sensekd.pipeline.check import problems
 from sensekd.pipeline.jobs import DEVELOPMENT, TEACHER, Job
 from sensekd.pipeline.sensitivity import points
 from sensekd.pipeline.stages import Silent, Stages
@@ -48,6 +51,15 @@ def test_unused_keys_are_not_written_and_used_ones_come_back(tree: dict[str, Any
     again = Recipe.model_validate(used.model_dump(mode="json", by_alias=True))
     assert again == used
     assert set(used.model_dump(mode="json")["compare"]) >= {"tune", "development"}
+
+
+def test_the_settings_on_the_page_are_settings() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text()
+    blocks = re.findall(r"\n((?:    .*\n)+)", page)
+    trees = [yaml.safe_load(block) for block in blocks if block.lstrip().startswith("compare:")]
+    found = [CompareConfig.model_validate(each["compare"]) for each in trees]
+    assert [config.tune is not None for config in found] == [True, False]
+    assert found[1].sensitivity == SensitivityConfig(seeds=(0, 1, 2))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +179,8 @@ def test_too_small_a_space_is_refused_and_says_for_whom(tree: dict[str, Any]) ->
     with pytest.raises(InputError, match="arm 'ce' has 3 different settings in"):
         settings_to_try(small, "ce", small.compare.tune)
     assert len(settings_to_try(small, "kd", small.compare.tune)) == 5
+    assert any("arm 'ce' has 3 different settings" in line for line in problems(small))
+    assert not problems(tuned(tree, {"training.learning_rate": RATES}))
     unknown = tuned(tree, {"loss.mu": [0.1, 0.2]})
     assert unknown.compare.tune is not None
     with pytest.raises(InputError, match="arm 'kd' has no key"):

@@ -86,6 +86,15 @@ def _extra_problems(recipe: Recipe) -> list[str]:
     return [problem for name, extra in extras if (problem := _problem_of(partial(require, name, extra)))]
 
 
+def _tuning_problems(recipe: Recipe) -> list[str]:
+    """Whether every arm has as many trials as the recipe asks for, all of which are recipes."""
+    from sensekd.pipeline.tuning import trial_jobs
+
+    tune = recipe.compare.tune
+    problem = _problem_of(partial(trial_jobs, recipe, tune)) if tune is not None else None
+    return [problem] if problem else []
+
+
 def _problem_of(check: Callable[[], object]) -> str | None:
     try:
         check()
@@ -144,6 +153,7 @@ def problems(recipe: Recipe) -> list[str]:
         *([] if missing else _content_problems(recipe)),
         *_teacher_problems(recipe),
         *_extra_problems(recipe),
+        *_tuning_problems(recipe),
     ]
 
 
