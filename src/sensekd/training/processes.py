@@ -62,7 +62,7 @@ def first_to_say(error: BaseException) -> bool:
         return True
     if isinstance(error, PeerError) and error.reported:
         return False
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     host, port = os.environ.get("MASTER_ADDR", "localhost"), int(os.environ.get("MASTER_PORT", "0"))
     try:
