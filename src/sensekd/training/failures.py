@@ -269,7 +269,10 @@ class Interruption:
                     self._before[number] = signal.signal(number, self._ask)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and processes.count() > 1 and signal.SIGTERM in self._before:
+            # When one process dies the launcher ends the others at once; they still have to say why, and end anyway.
+            self._before[signal.SIGTERM] = signal.SIG_IGN
         for number, handler in self._before.items():
             with suppress(ValueError):
                 signal.signal(number, handler)
