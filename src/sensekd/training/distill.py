@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import xxhash
 
 from sensekd.artefacts import fingerprint
 from sensekd.training.arguments import training_arguments
 from sensekd.training.checkpoints import clear, newest_checkpoint, step_of
 from sensekd.training.data import TokenBlocks, collate
+from sensekd.training.digests import digest as _digest
 from sensekd.training.export import export_student
 from sensekd.training.packing import refuse_mixing
 from sensekd.training.supervision import SenseSupervision
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from sensekd.config import Recipe
     from sensekd.targets import SenseTable
-    from sensekd.training.assembly import Apprentice
+    from sensekd.training.assembly import Apprentice, Cut
+    from sensekd.training.cache.feed import TeacherFeed
+    from sensekd.training.cache.identity import CacheRequest
     from sensekd.training.trainer import Distillation, SenseDistillationTrainer
 
 Progress = Callable[[int, int], None]
@@ -86,13 +88,6 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _digest(tensors: Iterable[torch.Tensor]) -> str:
-    digest = xxhash.xxh3_128()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return str(digest.hexdigest())
-
-
 def _made_from(
     recipe: Recipe, steps: int, blocks: TokenBlocks, senses: SenseSupervision | None, apprentice: Apprentice
 ) -> dict[str, Any]:
@@ -139,8 +134,9 @@ def _trainer(
                 progress(state.global_step, state.max_steps)
 
     trainer = SenseDistillationTrainer(
-        model, distillation, args=args, train_dataset=blocks, data_collator=collate, callbacks=[Report()]
-    )
+        model, distillation, args=args, train_dataset=blocks,
+        data_collator=collate if distillation.feed is None else distillation.feed.collate, callbacks=[Report()],
+    )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -179,8 +175,66 @@ def _train(
     return trainer, 0 if start is None else step_of(start), time.perf_counter() - began
 
 
+def _feed(
+    teacher: PreTrainedModel | None,
+    apprentice: Apprentice,
+    recipe: Recipe,
+    blocks: TokenBlocks,
+    senses: SenseSupervision | None,
+    cache: CacheRequest | None,
+) -> TeacherFeed | None:
+    """What stands in the place of the teacher's forward, or None where the teacher is run at every step."""
+    from sensekd.training.cache.writing import complete, looks_at_teacher, make_feed, recalled
+
+    if cache is None or not looks_at_teacher(recipe):
+        return None
+    if teacher is None:
+        return recalled(recipe, blocks, senses, cache)
+    feed = make_feed(teacher, apprentice.cut, apprentice.trunk, recipe, blocks, senses, cache)
+    with _threads(recipe.training.threads):
+        return complete(feed) if recipe.cache.mode == "before" else feed
+
+
+def _cut(
+    teacher: PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    blocks: TokenBlocks,
+    senses: SenseSupervision | None,
+    cache: CacheRequest | None,
+) -> tuple[Cut, Callable[[], Apprentice]]:
+    """The student, and what makes an apprentice of it; without a teacher, from what a complete cache knows of it."""
+    from sensekd.training.assembly import cut_student, make_apprentice
+
+    if teacher is not None:
+        cut = cut_student(teacher, tokenizer, recipe, blocks)
+
+        def begin() -> Apprentice:
+            refuse_mixing(blocks, teacher, cut.student)
+            return make_apprentice(cut, teacher, recipe)
+
+        return cut, begin
+    from sensekd.training.cache.hollow import apprentice_without_teacher, cut_without_teacher
+    from sensekd.training.cache.writing import recalled
+    from sensekd.training.placement import pick_device
+
+    if cache is None:
+        raise ValueError("distill needs a teacher, or a cache")
+    facts = recalled(recipe, blocks, senses, cache).cache.facts
+    cut = cut_without_teacher(recipe, tokenizer, facts)
+    return cut, lambda: apprentice_without_teacher(cut, recipe, facts, pick_device(recipe.device))
+
+
+def _make_whole(cut: Cut, recipe: Recipe, teacher: PreTrainedModel | None, shared: int) -> None:
+    """Read the layers that a training without a teacher had no need of."""
+    if teacher is None:
+        from sensekd.training.cache.hollow import fill
+
+        fill(cut, recipe, shared)
+
+
 def distill(
-    teacher: PreTrainedModel,
+    teacher: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
     steps: int,
@@ -189,6 +243,7 @@ def distill(
     senses: tuple[SenseTable, WordEdges | None] | None = None,
     folders: tuple[Path, Path],
     progress: Progress | None = None,
+    cache: CacheRequest | None = None,
 ) -> DistillResult:
     """Cut a student from the teacher, train it for `steps` and export it to `folder`.
 
@@ -196,7 +251,8 @@ def distill(
     interrupted training goes on from the newest complete checkpoint in `work`, bit for bit as if never interrupted.
 
     Args:
-        teacher: as `load_teacher` gives it, on the device of the training.
+        teacher: as `load_teacher` gives it, on the device of the training; None where `cache` is complete: then the
+            student's layers are read from the checkpoint, and nothing else of the teacher.
         tokenizer: saved beside the student.
         recipe: of this arm, with its seed.
         steps: optimiser steps; 0 leaves the cut student untrained.
@@ -205,33 +261,39 @@ def distill(
             these every label counts as a whole word.
         folders: the Hugging Face folder that is written, and a folder for checkpoints, emptied of them at the end.
         progress: called after every step with (step, steps).
+        cache: where the recipe's teacher cache stands or is to stand; None runs the teacher at every step.
 
     Raises:
         InputError: the recipe does not fit the teacher or the data.
         SenseKDError: the loss became NaN or infinite.
     """
-    from sensekd.training.assembly import cut_student, make_apprentice
+    from sensekd.training.cache.writing import seal
     from sensekd.training.trainer import Distillation
 
     folder, work = folders
-    cut = cut_student(teacher, tokenizer, recipe, blocks)
+    supervision = _supervision(senses)
+    cut, begin = _cut(teacher, tokenizer, recipe, blocks, supervision, cache)
     chosen = (cut.layers, cut.importance, cut.importance_tokens)
     total, trainable = (sum(value.numel() for value in each) for each in (cut.student.parameters(), cut.trained()))
     if steps == 0:
         export_student(cut.exported(recipe.student), tokenizer, folder)
         return DistillResult((), 0, 0, 0, "not trained", trainable, total, 0, 0.0, *chosen)
-    refuse_mixing(blocks, teacher, cut.student)
-    apprentice = make_apprentice(cut, teacher, recipe)
+    apprentice = begin()
     trunk, trainable = apprentice.trunk, apprentice.trainable
-    supervision = _supervision(senses)
+    feed = _feed(teacher, apprentice, recipe, blocks, supervision, cache)
     made_from = _made_from(recipe, steps, blocks, supervision, apprentice)
-    distillation = Distillation(teacher, recipe.loss, supervision, trunk.layers, made_from, cut.vocabulary)
+    if feed is not None:
+        made_from["cache"] = feed.cache.folder.name
+    distillation = Distillation(teacher, recipe.loss, supervision, trunk.layers, made_from, cut.vocabulary, feed)
     with _threads(recipe.training.threads):
         trainer, start, seconds = _train(apprentice, distillation, recipe, steps, blocks, work, progress)
     if trainer.is_world_process_zero():
         apprentice.finish()
+        _make_whole(cut, recipe, teacher, trunk.layers)
         export_student(cut.exported(recipe.student), tokenizer, folder)
         clear(work)
+    if feed is not None:
+        seal(feed)
     trainer.accelerator.wait_for_everyone()
     state, history = trainer.state, tuple(record for record in trainer.state.log_history if "loss" in record)
     return DistillResult(
