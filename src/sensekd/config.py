@@ -396,6 +396,11 @@ class Recipe(_Section):
     def _preset(cls, tree: Any) -> Any:
         return with_preset(tree)
 
+    @property
+    def cached(self) -> bool:
+        """Whether a training has use for a teacher cache: it is on, and a term of the loss looks at the teacher."""
+        return self.cache.mode != "off" and bool(self.loss.alpha or self.loss.lam or self.loss.mu)
+
     @model_validator(mode="after")
     def _cacheable(self) -> Recipe:
         if self.cache.mode != "off" and self.loss.targets == "published":

@@ -9,7 +9,7 @@ from sensekd.artefacts import sweep
 from sensekd.config import Recipe
 from sensekd.errors import InputError, require
 from sensekd.pipeline.check import refuse_problems
-from sensekd.pipeline.jobs import TEACHER, Job
+from sensekd.pipeline.jobs import TEACHER, Bench, Job
 from sensekd.pipeline.prepare import prepare
 from sensekd.pipeline.results import collect, histories
 from sensekd.pipeline.runner import run_jobs
@@ -66,6 +66,7 @@ def _run(work: Workspace, jobs: list[Job], command: str) -> dict[str, Any]:
     for folder in (work.output, work.path("students"), work.path("records")):
         sweep(folder)
     coverage = prepare(work)
+    Bench(work).write_caches(jobs)
     run_jobs(work, jobs, work.recipe.compare.workers)
     results = collect(work, jobs, coverage, command)
     draw(results, histories(work.output, jobs), work)

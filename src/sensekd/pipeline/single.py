@@ -103,7 +103,9 @@ def distill_arm(recipe: Recipe, arm: str, reporter: Reporter) -> dict[str, Any]:
         from sensekd.config import arm_recipe
 
         arm_settings, steps = arm_recipe(recipe, arm, recipe.seed)
-        result = Bench(work).distil(arm_settings, steps, job, progress)
+        bench = Bench(work)
+        bench.write_caches([job])
+        result = bench.distil(arm_settings, steps, job, progress)
         write_json(facts_path, {**asdict(result), "student": str(folder)})
 
     work.stages.run(f"distill {job.name}", job.key(work), [folder, facts_path], build)

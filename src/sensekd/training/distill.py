@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,6 +19,7 @@ from sensekd.training.digests import digest as _digest
 from sensekd.training.export import export_student
 from sensekd.training.packing import refuse_mixing
 from sensekd.training.supervision import SenseSupervision
+from sensekd.training.threads import threads as _threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -78,16 +78,6 @@ class DistillResult:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _made_from(
     recipe: Recipe, steps: int, blocks: TokenBlocks, senses: SenseSupervision | None, apprentice: Apprentice
 ) -> dict[str, Any]:
@@ -111,7 +101,8 @@ def _made_from(
     return made_from
 
 
-def _supervision(senses: tuple[SenseTable, WordEdges | None] | None) -> SenseSupervision | None:
+def supervision_of(senses: tuple[SenseTable, WordEdges | None] | None) -> SenseSupervision | None:
+    """Table and word edges as a record; without edges every label counts as a whole word."""
     if senses is None:
         return None
     table, edges = senses
@@ -184,12 +175,14 @@ def _feed(
     cache: CacheRequest | None,
 ) -> TeacherFeed | None:
     """What stands in the place of the teacher's forward, or None where the teacher is run at every step."""
-    from sensekd.training.cache.writing import complete, looks_at_teacher, make_feed, recalled
+    from sensekd.training.cache.feed import TeacherFeed
+    from sensekd.training.cache.store import TeacherCache
+    from sensekd.training.cache.writing import complete, make_feed
 
-    if cache is None or not looks_at_teacher(recipe):
+    if cache is None or not recipe.cached:
         return None
     if teacher is None:
-        return recalled(recipe, blocks, senses, cache)
+        return TeacherFeed(TeacherCache.open(cache.folder, cache.made_from), blocks)
     feed = make_feed(teacher, apprentice.cut, apprentice.trunk, recipe, blocks, senses, cache)
     with _threads(recipe.training.threads):
         return complete(feed) if recipe.cache.mode == "before" else feed
@@ -200,7 +193,6 @@ def _cut(
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
     blocks: TokenBlocks,
-    senses: SenseSupervision | None,
     cache: CacheRequest | None,
 ) -> tuple[Cut, Callable[[], Apprentice]]:
     """The student, and what makes an apprentice of it; without a teacher, from what a complete cache knows of it."""
@@ -215,12 +207,12 @@ def _cut(
 
         return cut, begin
     from sensekd.training.cache.hollow import apprentice_without_teacher, cut_without_teacher
-    from sensekd.training.cache.writing import recalled
+    from sensekd.training.cache.store import TeacherCache
     from sensekd.training.placement import pick_device
 
     if cache is None:
         raise ValueError("distill needs a teacher, or a cache")
-    facts = recalled(recipe, blocks, senses, cache).cache.facts
+    facts = TeacherCache.open(cache.folder, cache.made_from).facts
     cut = cut_without_teacher(recipe, tokenizer, facts)
     return cut, lambda: apprentice_without_teacher(cut, recipe, facts, pick_device(recipe.device))
 
@@ -261,7 +253,7 @@ def distill(
             these every label counts as a whole word.
         folders: the Hugging Face folder that is written, and a folder for checkpoints, emptied of them at the end.
         progress: called after every step with (step, steps).
-        cache: where the recipe's teacher cache stands or is to stand; None runs the teacher at every step.
+        cache: the recipe's teacher cache, by `request_cache`; None runs the teacher at every step.
 
     Raises:
         InputError: the recipe does not fit the teacher or the data.
@@ -271,8 +263,8 @@ def distill(
     from sensekd.training.trainer import Distillation
 
     folder, work = folders
-    supervision = _supervision(senses)
-    cut, begin = _cut(teacher, tokenizer, recipe, blocks, supervision, cache)
+    supervision = supervision_of(senses)
+    cut, begin = _cut(teacher, tokenizer, recipe, blocks, cache)
     chosen = (cut.layers, cut.importance, cut.importance_tokens)
     total, trainable = (sum(value.numel() for value in each) for each in (cut.student.parameters(), cut.trained()))
     if steps == 0:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sensekd.artefacts import fingerprint
 from sensekd.training.cache.layout import Layout
 from sensekd.training.cache.observe import forward_rows
+from sensekd.training.cache.store import TeacherCache
 from sensekd.training.digests import digest
 from sensekd.training.placement import variant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from sensekd.config import Recipe
     from sensekd.provenance import TeacherIdentity
@@ -26,59 +27,70 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CacheRequest:
-    """Where caches stand and whose they are.
+    """One cache: where it stands or is to stand, and what it belongs to.
 
     Attributes:
-        root: a folder; every cache has one of its own in it, by what it was made from.
-        identity: of the teacher.
-        device: kind of device that the teacher computes on.
+        folder: its own, named by what it was made from.
+        made_from: everything that its bytes follow from.
     """
 
-    root: Path
-    identity: TeacherIdentity
-    device: str
+    folder: Path
+    made_from: Mapping[str, Any]
 
-    def made_from(self, recipe: Recipe, blocks: TokenBlocks, senses: SenseSupervision | None) -> dict[str, Any]:
-        """Everything that the bytes of a cache follow from."""
-        cache, loss, student, training = recipe.cache, recipe.loss, recipe.student, recipe.training
-        found: dict[str, Any] = {
-            "teacher": self.identity.compared(),
-            "computed": {"dtype": recipe.teacher.dtype + variant(recipe.teacher), "device": self.device},
-            "tokens": blocks.documents.manifest.id,
-            "block_length": blocks.length,
-            "packing": blocks.packing,
-            "supervise": blocks.supervise,
-            "tau": loss.tau if loss.alpha > 0 else None,
-            "stored": {"top": cache.top, "codec": cache.codec, "log_probs": cache.log_probs}
-            if loss.alpha > 0
-            else None,
-            "states": loss.mu > 0,
-            "rows": forward_rows(cache.batch_size or training.batch_size, blocks.length),
-            "threads": training.threads,
-            "chunked": loss.chunked,
-            "vocabulary": student.vocabulary,
-            # Where nothing of the student stands in the cache, students of any shape may share it.
-            "student": None,
-        }
-        if cache.trunk or student.selection == "importance":
-            found["student"] = student.model_dump(mode="json")
-        sense = dict.fromkeys(("dictionary", "relations", "kappa", "push"))
-        if senses is not None and loss.lam > 0:
-            table = senses.table
-            lists = (
-                tensor for each in (table.own, table.positive, table.negative) for tensor in (each.indptr, each.ids)
-            )
-            sense = {
-                "dictionary": digest(table.row_blocks()),
-                "relations": digest(chain(lists, (senses.starts_word, senses.ends_word))),
-                "kappa": loss.kappa,
-                "push": loss.push,
-            }
-        return found | sense
+    @property
+    def complete(self) -> bool:
+        """Whether it was written to its end."""
+        return TeacherCache.is_complete(self.folder)
 
-    def folder(self, made_from: Mapping[str, Any]) -> Path:
-        """Where the cache of this making stands."""
-        return self.root / fingerprint(made_from)
+
+def request_cache(
+    root: Path,
+    teacher: tuple[TeacherIdentity, str],
+    recipe: Recipe,
+    blocks: TokenBlocks,
+    senses: SenseSupervision | None,
+) -> CacheRequest:
+    """The cache that a training of this recipe reads.
+
+    Args:
+        root: a folder of caches.
+        teacher: its identity, and the kind of device that it computes on.
+        recipe: of this arm.
+        blocks: training data.
+        senses: table and word edges, where the loss has senses.
+    """
+    cache, loss, student, training = recipe.cache, recipe.loss, recipe.student, recipe.training
+    stored = {"top": cache.top, "codec": cache.codec, "log_probs": cache.log_probs}
+    # Where nothing of the student stands in the cache, students of any shape share it.
+    shaped = cache.trunk or student.selection == "importance"
+    made_from: dict[str, Any] = {
+        "teacher": teacher[0].compared(),
+        "computed": {"dtype": recipe.teacher.dtype + variant(recipe.teacher), "device": teacher[1]},
+        "tokens": blocks.documents.manifest.id,
+        "block_length": blocks.length,
+        "packing": blocks.packing,
+        "supervise": blocks.supervise,
+        "tau": loss.tau if loss.alpha > 0 else None,
+        "stored": stored if loss.alpha > 0 else None,
+        "states": loss.mu > 0,
+        "rows": forward_rows(cache.batch_size or training.batch_size, blocks.length),
+        "threads": training.threads,
+        "chunked": loss.chunked,
+        "vocabulary": student.vocabulary,
+        "student": student.model_dump(mode="json") if shaped else None,
+        **_senses_of(recipe, senses),
+    }
+    return CacheRequest(root / fingerprint(made_from), made_from)
+
+
+def _senses_of(recipe: Recipe, senses: SenseSupervision | None) -> dict[str, Any]:
+    names = ("dictionary", "relations", "kappa", "push")
+    if senses is None or not recipe.loss.lam:
+        return dict.fromkeys(names)
+    table = senses.table
+    lists = (tensor for each in (table.own, table.positive, table.negative) for tensor in (each.indptr, each.ids))
+    relations = digest(chain(lists, (senses.starts_word, senses.ends_word)))
+    return dict(zip(names, (digest(table.row_blocks()), relations, recipe.loss.kappa, recipe.loss.push), strict=True))
 
 
 def layout_of(recipe: Recipe, cut: Cut, trunk: Trunk, senses: SenseSupervision | None, length: int) -> Layout:

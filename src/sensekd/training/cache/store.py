@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,3 +271,12 @@ def _extend(path: Path, data: bytes, size: int) -> None:
         os.ftruncate(descriptor, max(size, len(data)))
     finally:
         os.close(descriptor)
+
+
+def discard_damaged(folder: Path) -> None:
+    """Remove a cache that says it is complete and is not what it says; one that was only begun stays."""
+    if (folder / MANIFEST).is_file():
+        try:
+            TeacherCache.open(folder, verify=True)
+        except InputError:
+            shutil.rmtree(folder)

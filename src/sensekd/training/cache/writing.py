@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from sensekd.training.assembly import cut_student, make_apprentice
 from sensekd.training.cache.feed import TeacherFeed
 from sensekd.training.cache.identity import CacheRequest, layout_of
 from sensekd.training.cache.observe import Observer
 from sensekd.training.cache.store import TeacherCache
 from sensekd.training.data import collate
 from sensekd.training.heads import plan_heads
+from sensekd.training.packing import refuse_mixing
+from sensekd.training.threads import threads
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from sensekd.config import Recipe
     from sensekd.training.assembly import Cut
@@ -27,12 +30,6 @@ Progress = Callable[[int, int], None]
 
 # Seconds between two looks at what other processes have written.
 _PATIENCE: Final = 0.2
-
-
-def looks_at_teacher(recipe: Recipe) -> bool:
-    """Whether a training of this recipe has use for a cache: it is on, and a term looks at the teacher."""
-    loss = recipe.loss
-    return recipe.cache.mode != "off" and bool(loss.alpha or loss.lam or loss.mu)
 
 
 def _processes() -> tuple[int, int]:
@@ -68,13 +65,12 @@ def make_feed(
         recipe: of this arm.
         blocks: training data, numbered.
         senses: table and word edges, where the loss has senses.
-        request: where caches stand.
+        request: by `request_cache`.
 
     Raises:
         InputError: a cache that belongs to something else stands in the way.
     """
-    made_from = request.made_from(recipe, blocks, senses)
-    folder = request.folder(made_from)
+    folder, made_from = request.folder, request.made_from
     layout = layout_of(recipe, cut, trunk, senses, blocks.length)
     cache = TeacherCache.begin(folder, layout, made_from, _facts(recipe, cut, trunk), blocks)
     if TeacherCache.is_complete(folder):
@@ -129,13 +125,24 @@ def seal(feed: TeacherFeed) -> TeacherFeed:
     return TeacherFeed(TeacherCache.open(feed.cache.folder, feed.cache.made_from), feed.blocks)
 
 
-def recalled(
-    recipe: Recipe, blocks: TokenBlocks, senses: SenseSupervision | None, request: CacheRequest
-) -> TeacherFeed:
-    """The feed of a training without a teacher.
+def write_cache(
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    blocks: TokenBlocks,
+    senses: SenseSupervision | None,
+    request: CacheRequest,
+    progress: Progress | None = None,
+) -> TeacherCache:
+    """Write a cache in one pass, or go on with one that was begun; the arguments are those of `make_feed`.
 
     Raises:
-        InputError: there is no complete cache of this making.
+        InputError: the recipe does not fit the teacher or the data.
+        SenseKDError: a state of the teacher is not finite.
     """
-    made_from = request.made_from(recipe, blocks, senses)
-    return TeacherFeed(TeacherCache.open(request.folder(made_from), made_from), blocks)
+    cut = cut_student(teacher, tokenizer, recipe, blocks)
+    refuse_mixing(blocks, teacher, cut.student)
+    apprentice = make_apprentice(cut, teacher, recipe)
+    feed = make_feed(teacher, cut, apprentice.trunk, recipe, blocks, senses, request)
+    with threads(recipe.training.threads):
+        return complete(feed, progress).cache
