@@ -129,8 +129,10 @@ def test_nothing_at_equality_and_less_than_over_the_vocabulary_elsewhere(kind: s
     objective, mask = Objective(1.0, 2.0, kind), torch.ones(N, dtype=torch.bool)  # type: ignore[arg-type]
     known = top_of(teacher, 2.0, K)
     assert abs(float(top_divergence(known, teacher, objective, mask).sum)) < 1e-5
-    assert 0 < float(top_divergence(known, student, objective, mask).sum) < float(
-        divergence(teacher, student, objective, mask).sum
+    assert (
+        0
+        < float(top_divergence(known, student, objective, mask).sum)
+        < float(divergence(teacher, student, objective, mask).sum)
     )
 
 

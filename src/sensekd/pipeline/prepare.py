@@ -141,7 +141,7 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
 
     config: SensesConfig = work.recipe.senses
     if config.dictionary is not None:
-        SenseDictionary.load(work.senses, work.teacher.identity, verify=True)
+        SenseDictionary.load(work.senses, work.identity, verify=True)
         work.stages.reporter.note(f"senses: {work.senses} is used as it is; its checksums hold")
         return
     sample_folder, folder = work.path("sample"), work.senses
@@ -178,7 +178,7 @@ def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool, published: b
     from sensekd.senses.residence import device_limit
     from sensekd.targets import build_table
 
-    dictionary = SenseDictionary.load(work.senses, work.teacher.identity)
+    dictionary = SenseDictionary.load(work.senses, work.identity)
     device = work.teacher.model.device
     limit = {"device": None, "host": 0, "auto": device_limit(device)}[work.recipe.senses.residence]
     linked = bool(work.recipe.lexicon.sources)
