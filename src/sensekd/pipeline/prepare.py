@@ -12,6 +12,7 @@ from sensekd.config import CorpusConfig, SensesConfig
 from sensekd.corpus import TokenDocuments
 from sensekd.errors import InputError
 from sensekd.pipeline.workspace import Workspace, pick_device, source_key
+from sensekd.training.placement import teacher_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -179,7 +180,8 @@ def sense_table(work: Workspace, *, synonyms: bool, antonyms: bool, published: b
     from sensekd.targets import build_table
 
     dictionary = SenseDictionary.load(work.senses, work.identity)
-    device = work.teacher.model.device
+    # Known without the teacher's weights: where a cache stands, nothing loads them.
+    device = teacher_device(work.recipe.teacher, pick_device(work.recipe.device))
     limit = {"device": None, "host": 0, "auto": device_limit(device)}[work.recipe.senses.residence]
     linked = bool(work.recipe.lexicon.sources)
     relations = TokenRelations.load(work.path("relations")) if linked else None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sensekd.losses import IGNORE, TopTeacher
 from sensekd.targets import Kept, SenseTargets, targets_of
-from sensekd.training.cache.layout import Layout, Records
+from sensekd.training.cache.layout import Layout
 from sensekd.training.cache.observe import Observer
 from sensekd.training.cache.store import TeacherCache
 from sensekd.training.data import Item, collate
@@ -90,9 +90,7 @@ class TeacherFeed:
         if RECORDS not in batch or not self.layout.slots:
             return
         labels, whole = batch["sense_labels"], batch["whole_word"]
-        slots = self._decoded(batch).slots
-        assert slots is not None
-        kept = self.kept(batch, slots, table)
+        kept = self.kept(batch, self.layout.decode_slots(batch[RECORDS]), table)
         batch.update({
             _KEPT + field.name: value for field in fields(Kept) if (value := getattr(kept, field.name)) is not None
         })  # fmt: skip
@@ -112,7 +110,7 @@ class TeacherFeed:
             self._put(batch, records, trunk)
             if table is not None:
                 self.prepare(batch, table)
-        records_n, count = self._decoded(batch), batch["labels"][:, 1:].numel()
+        records_n, count = self.layout.decode(batch[RECORDS]), batch["labels"][:, 1:].numel()
         at = self._labels(batch)
         states = None if records_n.states is None else _dense(records_n.states, at, count)
         if states is not None:
@@ -126,9 +124,6 @@ class TeacherFeed:
         return targets_of(*table.holding(batch["sense_labels"], batch["whole_word"], kept))
 
     # ---- from records to positions
-
-    def _decoded(self, batch: Batch) -> Records:
-        return self.layout.decode(batch[RECORDS])
 
     def _labels(self, batch: Batch) -> Tensor | None:
         """[n] which positions have records; None where all have, which the sizes say without waiting."""

@@ -161,14 +161,21 @@ class Layout:
             parts.append(as_bytes(records.states.to(getattr(torch, self.dtype))))
         return torch.cat(parts, dim=1)
 
+    def _split(self, raw: Tensor) -> dict[str, Tensor]:
+        sizes = self.fields()
+        return dict(zip(sizes, torch.split(raw, list(sizes.values()), dim=1), strict=True))
+
+    def decode_slots(self, raw: Tensor) -> Tensor:
+        """The slots alone, [n, slots] int64, of records uint8 [n, record]."""
+        return unpack_numbers(self._split(raw)["slots"], self.slot_bits, self.slots)
+
     def decode(self, raw: Tensor) -> Records:
-        """The inverse of `encode`, but for what the codec rounds.
+        """The inverse of `encode`, but for what the codec rounds; slots are left to `decode_slots`.
 
         Args:
             raw: uint8 [n, record].
         """
-        sizes = self.fields()
-        found = dict(zip(sizes, torch.split(raw, list(sizes.values()), dim=1), strict=True))
+        found = self._split(raw)
         packed, top, states = self.codec == "packed", None, None
         if self.top:
             logs = unpack_logs(found["logs"]) if packed else from_bytes(found["logs"], getattr(torch, self.logs))
@@ -177,7 +184,6 @@ class Layout:
                 ids = unpack_numbers(found["ids"], self.id_bits, self.top)
                 tail = unpack_tail(found["tail"]) if packed else from_bytes(found["tail"], torch.float32)[:, 0]
             top = TopTeacher(logs.float(), ids, tail)
-        slots = unpack_numbers(found["slots"], self.slot_bits, self.slots) if self.slots else None
         if self.width:
             states = from_bytes(found["states"], getattr(torch, self.dtype))
-        return Records(top, slots, states)
+        return Records(top, None, states)
