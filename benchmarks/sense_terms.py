@@ -23,7 +23,7 @@ VOCABULARY, SEQUENCES, LENGTH, OWN, RELATED, ROUNDS = 8192, 8, 128, 10, 17, 9
 SHAPES = {256: (16, 8), 576: (30, 15)}
 
 
-def _table(width: int) -> SenseTable:
+def sense_rows(width: int) -> SenseTable:
     """Every token has ten senses; half of them have 17 rows of synonyms more, a tenth 17 rows of antonyms."""
     import torch
 
@@ -47,7 +47,8 @@ def _table(width: int) -> SenseTable:
     return SenseTable(rows, rows.square().sum(-1), 1.0, own, positive, negative)
 
 
-def _models(width: int) -> tuple[Any, Any]:
+def sense_models(width: int) -> tuple[Any, Any]:
+    """A frozen teacher with random weights and a student cut from it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -80,9 +81,9 @@ def _share(width: int) -> float:
     from sensekd.training.trainer import Distillation, SenseDistillationTrainer
     from sensekd.training.trunk import share_trunk
 
-    teacher, student = _models(width)
+    teacher, student = sense_models(width)
     trunk = share_trunk(teacher, student, tuple(range(SHAPES[width][1])))
-    table = _table(width)
+    table = sense_rows(width)
     ids = torch.randint(VOCABULARY, (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(1))
     labels, whole = ids[:, 1:].reshape(-1), torch.ones(SEQUENCES * (LENGTH - 1), dtype=torch.bool)
     states_T = torch.randn(len(labels), width)

@@ -347,6 +347,24 @@ class TrainingConfig(_Section):
     trainer: dict[str, Any] = Field(default_factory=dict)
 
 
+class CacheConfig(_Section):
+    """The teacher cache: what the loss looks at of the teacher, stored once and read instead of running it.
+
+    `mode`: written `before` the training, or during its `first_epoch`. `top` is k, the likeliest tokens of a position
+    that are stored with their log-probabilities (`all`: the whole vocabulary); the others count as one. `codec: packed`
+    stores ids in as few bits as they need and log-probabilities in eight; `log_probs` is their dtype otherwise. `trunk`
+    stores the state that the student's own layers start from, so that nothing below them is loaded. `batch_size`:
+    blocks of one forward of the teacher (default: the training's).
+    """
+
+    mode: Annotated[Literal["off", "before", "first_epoch"], BeforeValidator(_yaml_word)] = "off"
+    top: Literal["all"] | Positive = 64
+    codec: Literal["plain", "packed"] = "plain"
+    log_probs: Literal["float16", "float32"] = "float16"
+    trunk: bool = False
+    batch_size: Positive | None = None
+
+
 class EvaluationConfig(_Section):
     """Held-out text for the intrinsic suite, multiple-choice sets (name -> JSONL), gold senses (JSONL)."""
 
@@ -519,6 +537,7 @@ class Recipe(_Section):
     student: StudentConfig
     loss: LossConfig = LossConfig()
     training: TrainingConfig
+    cache: CacheConfig = CacheConfig()
     evaluation: EvaluationConfig
     compare: CompareConfig = CompareConfig()
 
@@ -526,6 +545,17 @@ class Recipe(_Section):
     @classmethod
     def _preset(cls, tree: Any) -> Any:
         return with_preset(tree)
+
+    @property
+    def cached(self) -> bool:
+        """Whether a training has use for a teacher cache: it is on, and a term of the loss looks at the teacher."""
+        return self.cache.mode != "off" and bool(self.loss.alpha or self.loss.lam or self.loss.mu)
+
+    @model_validator(mode="after")
+    def _cacheable(self) -> Recipe:
+        if self.cache.mode != "off" and self.loss.targets == "published":
+            raise ValueError("loss.targets: published draws neighbours anew at every step; set cache.mode to off")
+        return self
 
     @model_validator(mode="after")
     def _possible_arms(self) -> Recipe:

@@ -90,6 +90,18 @@ class Kept:
     push_mask: Tensor
     own_ids: Tensor | None = None
 
+    def rows(self) -> Tensor:
+        """[U] int64, ascending: every row that is named, row 0 among them (masked entries name it)."""
+        named = [self.pull_ids.reshape(-1), self.push_ids.reshape(-1), self.pull_ids.new_zeros(1)]
+        found: Tensor = torch.unique(torch.cat(named if self.own_ids is None else [*named, self.own_ids]))
+        return found
+
+    def among(self, held: Tensor) -> Kept:
+        """The same rows as places among the rows `held` [U], ascending."""
+        own = None if self.own_ids is None else torch.searchsorted(held, self.own_ids)
+        pull, push = torch.searchsorted(held, self.pull_ids), torch.searchsorted(held, self.push_ids)
+        return replace(self, pull_ids=pull, push_ids=push, own_ids=own)
+
 
 @dataclass(frozen=True)
 class SenseTargets:
@@ -165,6 +177,19 @@ class SenseTable:
         found = self.host.collect(labels, whole, lambda: self._candidates(labels, whole, own))
         lists = {name: replace(getattr(self, name), held=found.ids) for name in ("own", "positive", "negative")}
         return replace(self, rows=found.rows, norms=self.norms[found.ids], host=None, **lists)
+
+    def prefetch_kept(self, labels: Tensor, whole: Tensor, kept: Kept) -> None:
+        """Begin to bring the kept rows of a batch to the device; does nothing where they are there."""
+        if self.host is not None:
+            self.host.submit(labels, whole, kept.rows)
+
+    def holding(self, labels: Tensor, whole: Tensor, kept: Kept) -> tuple[SenseTable, Kept]:
+        """A table with these rows on the device, and their ids in it; both as they are where no row is on the host."""
+        if self.host is None:
+            return self, kept
+        found = self.host.collect(labels, whole, kept.rows)
+        table = replace(self, rows=found.rows, norms=self.norms[found.ids], host=None)
+        return table, kept.among(found.ids)
 
     def _candidates(self, labels: Tensor, whole: Tensor, own: bool) -> Tensor:
         """[U] ids of the rows that selection looks at, ascending. Own rows are among the positive ones."""

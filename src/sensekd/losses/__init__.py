@@ -3,6 +3,7 @@
 from sensekd.losses.chunked import ChunkedTerms, Head, chunked_terms
 from sensekd.losses.divergence import Divergence, Objective, divergence, kl_divergence
 from sensekd.losses.terms import IGNORE, LossTerm, cross_entropy, hidden_mse, sense_pull, sense_push
+from sensekd.losses.top import TopTeacher, top_divergence
 
 __all__ = [
     "IGNORE",
@@ -11,6 +12,7 @@ __all__ = [
     "Head",
     "LossTerm",
     "Objective",
+    "TopTeacher",
     "chunked_terms",
     "cross_entropy",
     "divergence",
@@ -18,4 +20,5 @@ __all__ = [
     "kl_divergence",
     "sense_pull",
     "sense_push",
+    "top_divergence",
 ]

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from sensekd.losses.divergence import Objective
 from sensekd.losses.rows import Caps, Rows, score_rows, widened
 from sensekd.losses.terms import IGNORE, LossTerm
+from sensekd.losses.top import TopTeacher, top_rows
 
 # Scores of one model that exist at a time (64 MB in float32).
 ELEMENTS: Final = 1 << 24
@@ -93,7 +94,7 @@ class ChunkedTerms:
 def chunked_terms(
     student_ND: Tensor,
     student_head: Head,
-    teacher: tuple[Tensor, Head] | None,
+    teacher: tuple[Tensor, Head] | TopTeacher | None,
     labels_N: Tensor,
     objective: Objective,
     *,
@@ -109,7 +110,8 @@ def chunked_terms(
     Args:
         student_ND: [N, D] student states, what enters its output embedding.
         student_head: weights and transformation.
-        teacher: [N, E] states with their head, which may be on another device; None for cross-entropy alone.
+        teacher: [N, E] states with their head, which may be on another device, or its likeliest tokens with the tail;
+            None for cross-entropy alone.
         labels_N: [N] int64; positions of -100 cost nothing.
         objective: weight, temperature and kind of divergence.
         elements: scores of one model that may exist at a time.
@@ -122,7 +124,11 @@ def chunked_terms(
     at = (labels_N != IGNORE).nonzero()[:, 0]
     device, weight, bias = student_ND.device.type, student_head.weight, student_head.bias
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    theirs = None if teacher is None else (teacher[0].detach()[at.to(teacher[0].device)], teacher[1].detached())
+    theirs: tuple[Tensor, Head] | TopTeacher | None = None
+    if isinstance(teacher, TopTeacher):
+        theirs = teacher.rows(at)
+    elif teacher is not None:
+        theirs = (teacher[0].detach()[at.to(teacher[0].device)], teacher[1].detached())
     job = _Job(
         student_head.detached(dtype),
         theirs,
@@ -149,7 +155,7 @@ def positions_at_a_time(elements: int, vocabulary: int) -> int:
 @dataclass(frozen=True)
 class _Job:
     head: Head
-    teacher: tuple[Tensor, Head] | None
+    teacher: tuple[Tensor, Head] | TopTeacher | None
     labels: Tensor
     objective: Objective
     chunk: int
@@ -158,9 +164,11 @@ class _Job:
     def score(self, part: slice, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient [C, V] with respect to the scores in the dtype of the products, CE [C] and divergence [C]."""
         scores = self.head.scores(states[part], self.objective.tau)
-        theirs = None
+        theirs: Any = None
         caps: Caps = (None, self.head.softcap)
-        if self.teacher is not None:
+        if isinstance(self.teacher, TopTeacher):
+            theirs = top_rows(self.teacher.rows(part))
+        elif self.teacher is not None:
             head = self.teacher[1]
             theirs = head.scores(self.teacher[0][part], self.objective.tau).to(scores.device)
             caps = (head.softcap, self.head.softcap)
@@ -170,7 +178,8 @@ class _Job:
         ce, found = (torch.empty(size, dtype=widened(scores[:0]).dtype, device=scores.device) for _ in range(2))
         for low in range(0, size, rows):
             block = slice(low, low + rows)
-            blocked = None if theirs is None else theirs[block]
+            blocked = tuple(each[block] for each in theirs) if isinstance(theirs, tuple) else theirs
+            blocked = blocked[block] if isinstance(blocked, Tensor) else blocked
             gradient, ce[block], found[block] = kernel(blocked, scores[block], labels[block], self.objective, caps)
             # The scores are not needed again: their place takes the gradient, rounded where that is what products take.
             scores[block] = gradient

@@ -56,17 +56,21 @@ def divergence(teacher_NV: Tensor, student_NV: Tensor, objective: Objective, mas
         objective: temperature and kind.
         mask_N: [N] bool, True at labels.
     """
-    if objective.kind == "forward":
-        return kl_divergence(teacher_NV, student_NV, objective.tau, mask_N)
     log_p = F.log_softmax(teacher_NV.float() / objective.tau, dim=-1)
     log_q = F.log_softmax(student_NV.float() / objective.tau, dim=-1)
+    found = per_position(log_p, log_q, objective)
+    return LossTerm(torch.where(mask_N, found, 0.0).sum(), mask_N.sum())
+
+
+def per_position(log_p: Tensor, log_q: Tensor, objective: Objective) -> Tensor:
+    """[N] the chosen divergence of two sets of log-probabilities [N, V]."""
+    if objective.kind == "forward":
+        return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
     delta = log_p - log_q
     if objective.kind == "reverse":
-        per_position = -(log_q.exp() * delta).sum(-1)
-    else:
-        beta, mixture = objective.beta, log_mixture(delta, objective.beta)
-        per_position = (beta * log_p.exp() * (delta - mixture) - (1 - beta) * log_q.exp() * mixture).sum(-1)
-    return LossTerm(torch.where(mask_N, per_position, 0.0).sum(), mask_N.sum())
+        return -(log_q.exp() * delta).sum(-1)
+    beta, mixture = objective.beta, log_mixture(delta, objective.beta)
+    return (beta * log_p.exp() * (delta - mixture) - (1 - beta) * log_q.exp() * mixture).sum(-1)
 
 
 def kl_divergence(teacher_NV: Tensor, student_NV: Tensor, tau: float, mask_N: Tensor) -> LossTerm:
@@ -80,7 +84,4 @@ def kl_divergence(teacher_NV: Tensor, student_NV: Tensor, tau: float, mask_N: Te
         tau: temperature, > 0.
         mask_N: [N] bool, True at labels.
     """
-    log_p = F.log_softmax(teacher_NV.float() / tau, dim=-1)
-    log_q = F.log_softmax(student_NV.float() / tau, dim=-1)
-    per_position = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
-    return LossTerm(torch.where(mask_N, per_position, 0.0).sum(), mask_N.sum())
+    return divergence(teacher_NV, student_NV, Objective(tau=tau), mask_N)

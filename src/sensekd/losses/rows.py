@@ -36,14 +36,19 @@ def widened(values: Tensor) -> Tensor:
 
 
 def score_rows(
-    teacher: Tensor | None, student: Tensor, labels: Tensor, objective: Objective, caps: Caps = (None, None)
+    teacher: Tensor | tuple[Tensor, Tensor] | None,
+    student: Tensor,
+    labels: Tensor,
+    objective: Objective,
+    caps: Caps = (None, None),
 ) -> Rows:
     """Cross-entropy, divergence, and the gradient of CE + weight · divergence with respect to the student's scores.
 
     At τ = 2 the softmax at 1 is the square of the one at τ, renormalised, which saves one exponential a logit.
 
     Args:
-        teacher: [r, V] scores, or None for cross-entropy alone.
+        teacher: [r, V] scores, or None for cross-entropy alone; or k ids [r, k] with log-probabilities [r, k + 1] of
+            these and of all other tokens together (`sensekd.losses.top`).
         student: [r, V] scores: u where nothing is capped, the argument of tanh where u = cap / τ · tanh(score). The
             constant factor cap / τ of a capped gradient is left to the caller, with the scale of the scores.
         labels: [r] int64, all of them labels.
@@ -57,7 +62,7 @@ def score_rows(
     u, squashed = _capped(student, caps[1], tau)
     q = u.softmax(-1)
     log_z = u.amax(-1) - q.amax(-1).log()
-    forward = teacher is not None and objective.kind == "forward"
+    forward = isinstance(teacher, Tensor) and objective.kind == "forward"
     if tau == 2.0:
         squares = torch.linalg.vecdot(q, q)
         ce = 2 * log_z + squares.log()
@@ -72,7 +77,9 @@ def score_rows(
             gradient.add_(q, alpha=objective.weight)
     ce = ce - tau * u.gather(1, labels[:, None])[:, 0]
     divergence = torch.zeros_like(ce)
-    if teacher is not None:
+    if isinstance(teacher, tuple):
+        divergence = _descend_lumped(gradient, teacher, (u, q, log_z), objective)
+    elif teacher is not None:
         v, _ = _capped(teacher, caps[0], tau)
         divergence = _descend(gradient, (v, u), q, log_z, objective)
     gradient.scatter_add_(1, labels[:, None], gradient.new_full((len(labels), 1), -tau))
@@ -111,3 +118,25 @@ def _descend(gradient: Tensor, logits: tuple[Tensor, Tensor], q: Tensor, log_z: 
     found = beta * torch.linalg.vecdot(p, delta - mixture) + (1 - beta) * reverse
     gradient.sub_(mixture.add_(reverse[:, None]).mul_(q), alpha=objective.weight * (1 - beta))
     return found
+
+
+def _descend_lumped(
+    gradient: Tensor, teacher: tuple[Tensor, Tensor], student: tuple[Tensor, Tensor, Tensor], objective: Objective
+) -> Tensor:
+    """The divergence [r] over k tokens and the tail; its gradient is added in place.
+
+    A token of the tail takes its share q_i / q_tail of the gradient that the tail's logit has.
+    """
+    ids, log_p = teacher
+    u, q, log_z = student
+    rest = q.scatter(1, ids, 0.0)
+    # What underflows has no share to give: rest is 0 wherever the tail is.
+    tail = rest.sum(-1, keepdim=True).clamp(min=torch.finfo(q.dtype).tiny)
+    log_q = torch.cat([u.gather(1, ids) - log_z[:, None], tail.log()], dim=1)
+    lumped = log_q.exp()
+    found = lumped * objective.weight if objective.kind == "forward" else torch.zeros_like(lumped)
+    nothing = torch.zeros_like(log_z)
+    divergence = _descend(found, (log_p.to(q.dtype), log_q), lumped, nothing, objective)
+    gradient.addcmul_(rest, found[:, -1:] / tail)
+    gradient.scatter_add_(1, ids, found[:, :-1])
+    return divergence

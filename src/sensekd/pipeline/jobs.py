@@ -6,9 +6,9 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from sensekd.linking import TokenRelations
     from sensekd.pipeline.stages import Progress
     from sensekd.targets import SenseTable
+    from sensekd.training.cache.identity import CacheRequest
     from sensekd.training.data import TokenBlocks
     from sensekd.training.distill import DistillResult
+    from sensekd.training.supervision import SenseSupervision
 
 TEACHER: Final = "teacher"
 HELDOUT: Final = "heldout"
@@ -83,6 +85,8 @@ class Job:
         recipe, steps = (work.recipe, 0) if self.arm == TEACHER else self.recipe(work.recipe)
         tree = recipe.model_dump(mode="json", by_alias=True)
         settings = {name: tree[name] for name in ("seed", "student", "loss", "training", "evaluation")}
+        if recipe.cached:
+            settings["cache"] = tree["cache"]
         if self.arm == TEACHER:
             settings = {"evaluation": tree["evaluation"]}
         upstream = {name: work.artefact(name) for name in _UPSTREAM}
@@ -213,19 +217,69 @@ class Bench:
         """Train one student into its folder."""
         from sensekd.training.distill import distill
 
-        loss, teacher = recipe.loss, self.work.teacher
-        needs_senses = loss.lam > 0 or loss.mu > 0
-        table = self.table(loss, job.senses) if needs_senses else None
+        senses, blocks = self.senses(recipe, job.senses), self.training_blocks(recipe)
+        cache = self.cache(recipe, blocks, job.senses) if steps and recipe.cached else None
+        # Reading the layers of the student alone spares the memory of the teacher's.
+        bare = cache is not None and cache.complete
         return distill(
-            teacher.model,
-            teacher.tokenizer,
+            None if bare else self.work.teacher.model,
+            self.work.tokenizer,
             recipe,
             steps,
-            self.training_blocks(recipe),
-            senses=None if table is None else (table, self.edges),
+            blocks,
+            senses=senses,
             folders=(job.student(self.work.output), self._scratch(job)),
             progress=progress,
+            cache=cache,
         )
+
+    def senses(self, recipe: Recipe, folder: str = "") -> tuple[SenseTable, tuple[Tensor, Tensor] | None] | None:
+        """What an arm's senses are: the table and the word edges, or None where its loss has none.
+
+        `folder` is that of another dictionary than the recipe's.
+        """
+        needed = recipe.loss.lam > 0 or recipe.loss.mu > 0
+        return (self.table(recipe.loss, folder), self.edges) if needed else None
+
+    def cache(self, recipe: Recipe, blocks: TokenBlocks, folder: str = "") -> CacheRequest:
+        """The teacher cache of an arm's recipe, in the run's folder of caches; `folder` as of `senses`."""
+        from sensekd.training.cache.identity import request_cache
+        from sensekd.training.distill import supervision_of
+
+        teacher = (self.work.identity, self.work.teacher_key["device"])
+        senses = supervision_of(self.senses(recipe, folder))
+        return request_cache(self.work.path("cache"), teacher, recipe, blocks, senses)
+
+    def write_caches(self, jobs: Sequence[Job]) -> None:
+        """A stage for every cache that is to stand before the training of these jobs; arms share what they can."""
+        from sensekd.training.distill import supervision_of
+
+        for job in jobs:
+            if job.arm == TEACHER:
+                continue
+            recipe, steps = job.recipe(self.work.recipe)
+            if not (steps and recipe.cached and recipe.cache.mode == "before"):
+                continue
+            blocks = self.training_blocks(recipe)
+            request = self.cache(recipe, blocks, job.senses)
+            senses = supervision_of(self.senses(recipe, job.senses))
+            build = partial(self._write_cache, recipe, blocks, senses, request)
+            self.work.stages.run(f"cache {request.folder.name}", dict(request.made_from), [request.folder], build)
+
+    def _write_cache(
+        self,
+        recipe: Recipe,
+        blocks: TokenBlocks,
+        senses: SenseSupervision | None,
+        request: CacheRequest,
+        progress: Progress,
+    ) -> None:
+        from sensekd.training.cache.store import discard_damaged
+        from sensekd.training.cache.writing import write_cache
+
+        discard_damaged(request.folder)
+        teacher = self.work.teacher
+        write_cache(teacher.model, teacher.tokenizer, recipe, blocks, senses, request, progress)
 
     def student(self, job: Job) -> PreTrainedModel:
         """The student as a user will load it: from its folder."""

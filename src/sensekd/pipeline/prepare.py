@@ -12,6 +12,7 @@ from sensekd.config import CorpusConfig, SensesConfig
 from sensekd.corpus import TokenDocuments
 from sensekd.errors import InputError
 from sensekd.pipeline.workspace import Workspace, pick_device, source_key
+from sensekd.training.placement import teacher_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -201,7 +202,7 @@ def prepare_senses(work: Workspace, documents: TokenDocuments) -> None:
 
     config: SensesConfig = work.recipe.senses
     if config.dictionary is not None:
-        SenseDictionary.load(work.senses, work.teacher.identity, verify=True)
+        SenseDictionary.load(work.senses, work.identity, verify=True)
         work.stages.reporter.note(f"senses: {work.senses} is used as it is; its checksums hold")
         return
     sample_folder = work.path("sample")
@@ -262,8 +263,9 @@ def sense_table(
     from sensekd.senses.residence import device_limit
     from sensekd.targets import build_table
 
-    dictionary = SenseDictionary.load(folder or work.senses, work.teacher.identity)
-    device = work.teacher.model.device
+    dictionary = SenseDictionary.load(folder or work.senses, work.identity)
+    # Known without the teacher's weights: where a cache stands, nothing loads them.
+    device = teacher_device(work.recipe.teacher, pick_device(work.recipe.device))
     limit = {"device": None, "host": 0, "auto": device_limit(device)}[work.recipe.senses.residence]
     linked = bool(work.recipe.lexicon.sources)
     relations = TokenRelations.load(work.path("relations")) if linked else None

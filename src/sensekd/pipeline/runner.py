@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import IO, Any, Final
 
 from sensekd.errors import InputError, SenseKDError
-from sensekd.pipeline.jobs import Job
+from sensekd.pipeline.jobs import Bench, Job
 from sensekd.pipeline.lock import held
 from sensekd.pipeline.stages import Progress
 from sensekd.pipeline.workspace import Workspace
@@ -115,13 +115,13 @@ def run_jobs(work: Workspace, jobs: Sequence[Job], workers: int) -> None:
     """
     keys = {job: job.key(work) for job in jobs}
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    count = 0
-    for job in jobs:
-        if not work.stages.reuse(job.name, keys[job], job.outputs(work.output)):
-            waiting.put(job)
-            count += 1
-    if not count:
+    stale = [job for job in jobs if not work.stages.reuse(job.name, keys[job], job.outputs(work.output))]
+    if not stale:
         return
+    Bench(work).write_caches(stale)
+    for job in stale:
+        waiting.put(job)
+    count = len(stale)
     ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
 
     def serve(worker: Worker) -> None:

@@ -58,6 +58,7 @@ def run_stage(bench: Bench, crew: Crew, stage: Stage) -> bool:
     start = time.perf_counter()
     progress = stages.reporter.progress(stage.name)
     if _trains(work, job):
+        crew.lead(lambda: bench.write_caches([job]))
         result = bench.train(job, progress)
         crew.lead(lambda: stage.conclude(result))
     else:

@@ -78,6 +78,17 @@ class Workspace:
         return int(load_config(self.recipe.teacher).get_text_config().vocab_size)
 
     @cached_property
+    def identity(self) -> TeacherIdentity:
+        """The teacher's identity, without its weights."""
+        from sensekd.provenance import TeacherIdentity
+        from sensekd.training.teacher import load_config
+
+        key, text = self.teacher_key, load_config(self.recipe.teacher).get_text_config()
+        weights = key["weights"] + variant(self.recipe.teacher)
+        width, rows = int(text.hidden_size), int(text.vocab_size)
+        return TeacherIdentity(self.recipe.teacher.model, weights, key["tokenizer"], width, rows)
+
+    @cached_property
     def teacher_key(self) -> dict[str, Any]:
         """What makes two teachers the same one to a stage."""
         weights = weights_fingerprint(self.recipe.teacher.model, self.recipe.teacher.revision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import nn
@@ -21,8 +21,11 @@ from sensekd.training.width import make_resized
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from sensekd.config import LoraConfig, Recipe, StudentConfig
+    from sensekd.config import Recipe, StudentConfig
     from sensekd.training.data import TokenBlocks
+
+# Why a student runs whole although its trunk is the teacher's.
+UNCACHED: Final = "the cache does not hold the state after it"
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Apprentice:
             self.cut.student.get_submodule(name)._parameters["weight"] = trained._parameters["weight"]
 
 
-def _form(cut: Cut, recipe: Recipe, device: torch.device) -> Form:
+def form_of(cut: Cut, recipe: Recipe, device: torch.device) -> Form:
     """Frozen parameters keep a dtype that the Trainer computes in anyway; otherwise all take the trained one."""
     kept = autocast_dtype(recipe.training.trainer) == cut.source.dtype
     return Form(None if kept else trained_dtype(cut.source, recipe.student), device)
@@ -153,6 +156,8 @@ def _trunk(cut: Cut, teacher: PreTrainedModel, recipe: Recipe, adapted: tuple[st
         reason = "the recipe turns it off"
     elif not (loss.alpha or loss.lam or loss.mu):
         reason = "no term of the loss looks at the teacher"
+    elif recipe.cache.mode != "off" and not recipe.cache.trunk:
+        reason = UNCACHED
     if reason is None:
         layers = adapted_layers(student, adapted)
         return share_trunk(teacher, student, cut.layers, source=cut.source, adapted=layers, form=form)
@@ -160,8 +165,10 @@ def _trunk(cut: Cut, teacher: PreTrainedModel, recipe: Recipe, adapted: tuple[st
     return Trunk(student, 0, reason)
 
 
-def _adapters(student: PreTrainedModel, config: LoraConfig | None) -> tuple[str, ...]:
-    return () if config is None else adapted_modules(student, config)
+def adapted_names(cut: Cut, recipe: Recipe) -> tuple[str, ...]:
+    """Names in the student of the maps that get adapters."""
+    config = recipe.student.lora
+    return () if config is None else adapted_modules(cut.student, config)
 
 
 def make_apprentice(cut: Cut, teacher: PreTrainedModel, recipe: Recipe) -> Apprentice:
@@ -175,14 +182,30 @@ def make_apprentice(cut: Cut, teacher: PreTrainedModel, recipe: Recipe) -> Appre
     Raises:
         InputError: adapters that fit nowhere, peft is not installed, or nothing trains.
     """
-    config, device = recipe.student, student_device(recipe, teacher)
-    adapted = _adapters(cut.student, config.lora)
-    form = _form(cut, recipe, device)
-    trunk = _trunk(cut, teacher, recipe, adapted, form)
+    device = student_device(recipe, teacher)
+    adapted = adapted_names(cut, recipe)
+    trunk = _trunk(cut, teacher, recipe, adapted, form_of(cut, recipe, device))
+    return equip(cut, trunk, recipe, device, int(teacher.config.hidden_size))
+
+
+def equip(cut: Cut, trunk: Trunk, recipe: Recipe, device: torch.device, theirs: int) -> Apprentice:
+    """Adapters and a projector for a trunk that stands.
+
+    Args:
+        cut: the student.
+        trunk: what is run of it.
+        recipe: of this arm, with its seed.
+        device: where it trains.
+        theirs: width of the teacher.
+
+    Raises:
+        InputError: adapters that fit nowhere, peft is not installed, or nothing trains.
+    """
+    config, adapted = recipe.student, adapted_names(cut, recipe)
     if config.lora is not None:
         add_adapters(trunk.model, adapted, trunk.layers, config.lora, recipe.seed)
     trained: nn.Module = trunk.model
-    width, theirs = int(cut.student.config.hidden_size), int(teacher.config.hidden_size)
+    width = int(cut.student.config.hidden_size)
     if width != theirs and (recipe.loss.lam or recipe.loss.mu):
         projector = make_projector(width, theirs, recipe.seed, sliced=config.init == "sliced")
         trained = ProjectedStudent(trunk.model, projector.to(device, trained_dtype(cut.source, config)))

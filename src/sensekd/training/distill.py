@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import xxhash
 
 from sensekd.artefacts import fingerprint
 from sensekd.training import processes
 from sensekd.training.arguments import training_arguments
 from sensekd.training.checkpoints import clear, newest_checkpoint, step_of
 from sensekd.training.data import TokenBlocks, collate
+from sensekd.training.digests import digest as _digest
 from sensekd.training.export import export_student
 from sensekd.training.failures import explained
 from sensekd.training.packing import refuse_mixing
 from sensekd.training.sharding import Originals
 from sensekd.training.supervision import SenseSupervision
+from sensekd.training.threads import threads as _threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from sensekd.config import Recipe
     from sensekd.targets import SenseTable
-    from sensekd.training.assembly import Apprentice
+    from sensekd.training.assembly import Apprentice, Cut
+    from sensekd.training.cache.feed import TeacherFeed
+    from sensekd.training.cache.identity import CacheRequest
     from sensekd.training.trainer import Distillation, SenseDistillationTrainer
 
 Progress = Callable[[int, int], None]
@@ -79,23 +81,6 @@ class DistillResult:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _digest(tensors: Iterable[torch.Tensor]) -> str:
-    digest = xxhash.xxh3_128()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return str(digest.hexdigest())
-
-
 def _made_from(
     recipe: Recipe, steps: int, blocks: TokenBlocks, senses: SenseSupervision | None, apprentice: Apprentice
 ) -> dict[str, Any]:
@@ -121,7 +106,8 @@ def _made_from(
     return made_from
 
 
-def _supervision(senses: tuple[SenseTable, WordEdges | None] | None) -> SenseSupervision | None:
+def supervision_of(senses: tuple[SenseTable, WordEdges | None] | None) -> SenseSupervision | None:
+    """Table and word edges as a record; without edges every label counts as a whole word."""
     if senses is None:
         return None
     table, edges = senses
@@ -146,8 +132,9 @@ def _trainer(
                 control.should_save = control.should_training_stop = True
 
     trainer = SenseDistillationTrainer(
-        model, distillation, args=args, train_dataset=blocks, data_collator=collate, callbacks=[Report()]
-    )
+        model, distillation, args=args, train_dataset=blocks,
+        data_collator=collate if distillation.feed is None else distillation.feed.collate, callbacks=[Report()],
+    )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -195,8 +182,67 @@ def _train(
     return trainer, 0 if start is None else step_of(start), time.perf_counter() - began
 
 
+def _feed(
+    teacher: PreTrainedModel | None,
+    apprentice: Apprentice,
+    recipe: Recipe,
+    blocks: TokenBlocks,
+    senses: SenseSupervision | None,
+    cache: CacheRequest | None,
+) -> TeacherFeed | None:
+    """What stands in the place of the teacher's forward, or None where the teacher is run at every step."""
+    from sensekd.training.cache.feed import TeacherFeed
+    from sensekd.training.cache.store import TeacherCache
+    from sensekd.training.cache.writing import complete, make_feed
+
+    if cache is None or not recipe.cached:
+        return None
+    if teacher is None:
+        return TeacherFeed(TeacherCache.open(cache.folder, cache.made_from), blocks)
+    feed = make_feed(teacher, apprentice.cut, apprentice.trunk, recipe, blocks, senses, cache)
+    with _threads(recipe.training.threads):
+        return complete(feed) if recipe.cache.mode == "before" else feed
+
+
+def _cut(
+    teacher: PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    blocks: TokenBlocks,
+    cache: CacheRequest | None,
+) -> tuple[Cut, Callable[[], Apprentice]]:
+    """The student, and what makes an apprentice of it; without a teacher, from what a complete cache knows of it."""
+    from sensekd.training.assembly import cut_student, make_apprentice
+
+    if teacher is not None:
+        cut = cut_student(teacher, tokenizer, recipe, blocks)
+
+        def begin() -> Apprentice:
+            refuse_mixing(blocks, teacher, cut.student)
+            return make_apprentice(cut, teacher, recipe)
+
+        return cut, begin
+    from sensekd.training.cache.hollow import apprentice_without_teacher, cut_without_teacher
+    from sensekd.training.cache.store import TeacherCache
+    from sensekd.training.placement import pick_device
+
+    if cache is None:
+        raise ValueError("distill needs a teacher, or a cache")
+    facts = TeacherCache.open(cache.folder, cache.made_from).facts
+    cut = cut_without_teacher(recipe, tokenizer, facts)
+    return cut, lambda: apprentice_without_teacher(cut, recipe, facts, pick_device(recipe.device))
+
+
+def _make_whole(cut: Cut, recipe: Recipe, teacher: PreTrainedModel | None, shared: int) -> None:
+    """Read the layers that a training without a teacher had no need of."""
+    if teacher is None:
+        from sensekd.training.cache.hollow import fill
+
+        fill(cut, recipe, shared)
+
+
 def distill(
-    teacher: PreTrainedModel,
+    teacher: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     recipe: Recipe,
     steps: int,
@@ -205,6 +251,7 @@ def distill(
     senses: tuple[SenseTable, WordEdges | None] | None = None,
     folders: tuple[Path, Path],
     progress: Progress | None = None,
+    cache: CacheRequest | None = None,
 ) -> DistillResult:
     """Cut a student from the teacher, train it for `steps` and export it to `folder`.
 
@@ -212,7 +259,8 @@ def distill(
     interrupted training goes on from the newest complete checkpoint in `work`, bit for bit as if never interrupted.
 
     Args:
-        teacher: as `load_teacher` gives it, on the device of the training.
+        teacher: as `load_teacher` gives it, on the device of the training; None where `cache` is complete: then the
+            student's layers are read from the checkpoint, and nothing else of the teacher.
         tokenizer: saved beside the student.
         recipe: of this arm, with its seed.
         steps: optimiser steps; 0 leaves the cut student untrained.
@@ -221,6 +269,7 @@ def distill(
             these every label counts as a whole word.
         folders: the Hugging Face folder that is written, and a folder for checkpoints, emptied of them at the end.
         progress: called after every step with (step, steps).
+        cache: the recipe's teacher cache, by `request_cache`; None runs the teacher at every step.
 
     Raises:
         InputError: the recipe does not fit the teacher or the data.
@@ -229,28 +278,33 @@ def distill(
         PeerError: another process of this training died.
         KeyboardInterrupt: after SIGINT or SIGTERM, with a checkpoint of the step that was under way.
     """
-    from sensekd.training.assembly import cut_student, make_apprentice
+    from sensekd.training.cache.writing import seal
     from sensekd.training.trainer import Distillation
 
     folder, work = folders
-    cut = cut_student(teacher, tokenizer, recipe, blocks)
+    supervision = supervision_of(senses)
+    cut, begin = _cut(teacher, tokenizer, recipe, blocks, cache)
     chosen = (cut.layers, cut.importance, cut.importance_tokens)
     total, trainable = (sum(value.numel() for value in each) for each in (cut.student.parameters(), cut.trained()))
     if steps == 0:
         export_student(cut.exported(recipe.student), tokenizer, folder)
         return DistillResult((), 0, 0, 0, "not trained", trainable, total, 0, 0.0, *chosen)
-    refuse_mixing(blocks, teacher, cut.student)
-    apprentice = make_apprentice(cut, teacher, recipe)
+    apprentice = begin()
     trunk, trainable = apprentice.trunk, apprentice.trainable
-    supervision = _supervision(senses)
+    feed = _feed(teacher, apprentice, recipe, blocks, supervision, cache)
     made_from = _made_from(recipe, steps, blocks, supervision, apprentice)
-    distillation = Distillation(teacher, recipe.loss, supervision, trunk.layers, made_from, cut.vocabulary)
+    if feed is not None:
+        made_from["cache"] = feed.cache.folder.name
+    distillation = Distillation(teacher, recipe.loss, supervision, trunk.layers, made_from, cut.vocabulary, feed)
     with _threads(recipe.training.threads), explained(recipe):
         trainer, start, seconds = _train(apprentice, distillation, recipe, steps, blocks, work, progress)
     if trainer.is_world_process_zero():
         apprentice.finish()
+        _make_whole(cut, recipe, teacher, trunk.layers)
         export_student(cut.exported(recipe.student), tokenizer, folder)
         clear(work)
+    if feed is not None:
+        seal(feed)
     trainer.accelerator.wait_for_everyone()
     state, history = trainer.state, tuple(record for record in trainer.state.log_history if "loss" in record)
     return DistillResult(

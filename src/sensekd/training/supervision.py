@@ -106,7 +106,9 @@ def random_draws(batches: Sequence[Batch], seed: int, step: int, process: int, p
     return found
 
 
-def annotate(batch: Batch, senses: SenseSupervision, loss: LossConfig, draw: Tensor | None) -> Counts:
+def annotate(
+    batch: Batch, senses: SenseSupervision, loss: LossConfig, draw: Tensor | None, *, prefetch: bool = True
+) -> Counts:
     """Add `sense_labels` and `whole_word`, both [B, T - 1], to a batch, and count what it supervises.
 
     Args:
@@ -114,6 +116,7 @@ def annotate(batch: Batch, senses: SenseSupervision, loss: LossConfig, draw: Ten
         senses: table and word edges.
         loss: form of the push, sub-sampling.
         draw: [B, T - 1] random numbers for the sub-sampling, None where all positions are supervised.
+        prefetch: begin to bring the candidate rows of the batch, where they stay on the host.
     """
     labels = batch["labels"][:, 1:]
     if isinstance(senses.table, PublishedTable) and draw is not None and loss.positions != "all":
@@ -128,7 +131,7 @@ def annotate(batch: Batch, senses: SenseSupervision, loss: LossConfig, draw: Ten
     chosen = chosen.contiguous()
     batch["sense_labels"], batch["whole_word"] = chosen, whole
     table, relative = senses.table, loss.push == "relative"
-    if loss.lam > 0:
+    if loss.lam > 0 and prefetch:
         table.prefetch(chosen, whole, own=relative)
     pushed = table.pushed(chosen, whole, relative=relative)
     return Counts((labels != IGNORE).sum(), table.pulled(chosen, whole).sum(), pushed.sum())

@@ -24,6 +24,7 @@ from sensekd.losses import (
     hidden_mse,
     sense_pull,
     sense_push,
+    top_divergence,
 )
 from sensekd.published import PublishedTable, select_published
 from sensekd.targets import select
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sensekd.config import LossConfig
+    from sensekd.losses import TopTeacher
+    from sensekd.training.cache.feed import TeacherFeed
 
 # Names under which a divergence is logged.
 _LOGGED: Final = {"forward": "kl", "reverse": "reverse_kl", "jsd": "jsd"}
@@ -59,6 +62,7 @@ class Distillation:
         shared_layers: n of the shared trunk; the trained model is fed with the teacher's state after n layers.
         made_from: identities that a checkpoint remembers; one of another making is refused.
         vocabulary: how many tokens CE and KL are over, where a table has padding rows beyond them; None for all rows.
+        feed: a cache that stands in the place of the teacher's forward, or None.
     """
 
     teacher: PreTrainedModel | None
@@ -67,6 +71,7 @@ class Distillation:
     shared_layers: int = 0
     made_from: Mapping[str, Any] | None = None
     vocabulary: int | None = None
+    feed: TeacherFeed | None = None
 
     @property
     def needs_teacher(self) -> bool:
@@ -83,12 +88,14 @@ class Distillation:
 class Signal:
     """One forward of the teacher: states [B, T - 1, D], logits [B, T - 1, V], state after the trunk [B, T, D].
 
-    There are no logits where the loss is computed in chunks.
+    There are no logits where the loss is computed in chunks. A cache gives `top` in their place, and states only
+    where it keeps them.
     """
 
     states: Tensor | None = None
     logits: Tensor | None = None
     trunk: Tensor | None = None
+    top: TopTeacher | None = None
 
 
 class SenseDistillationTrainer(KeptTrainer):
@@ -107,7 +114,7 @@ class SenseDistillationTrainer(KeptTrainer):
 
     def __init__(self, model: nn.Module, distillation: Distillation, **rest: Any) -> None:
         super().__init__(model, distillation.made_from, **rest)
-        if distillation.needs_teacher and distillation.teacher is None:
+        if distillation.needs_teacher and distillation.teacher is None and distillation.feed is None:
             raise InputError("the loss looks at a teacher, but there is none", "a teacher, or alpha = lambda = mu = 0")
         if distillation.needs_states and distillation.senses is None:
             raise InputError(
@@ -120,13 +127,14 @@ class SenseDistillationTrainer(KeptTrainer):
         self.distillation = distillation
         self._senses = senses.to(self.args.device) if senses is not None and distillation.needs_states else None
         self._trunk_end = None
+        live = distillation.teacher if distillation.feed is None else None
         if distillation.shared_layers and distillation.teacher is not None:
             self._trunk_end = layers_of(distillation.teacher)[distillation.shared_layers]
         # What a trained layer is fed with has the dtype of its weights; autocast does the rest.
         self._dtype = next((value.dtype for value in self.model.parameters() if value.requires_grad), torch.float32)
         loss, inner = distillation.loss, self.model.student if isinstance(self.model, ProjectedStudent) else self.model
         self._heads, self.logits_path = plan_heads(
-            inner, distillation.teacher if loss.alpha > 0 else None, loss, distillation.vocabulary
+            inner, live if loss.alpha > 0 else None, loss, distillation.vocabulary
         )
         if self.is_fsdp_enabled and self._heads is not None and self._heads.student.weight.requires_grad:
             # Shards of a trained output embedding are whole inside the root forward alone.
@@ -152,7 +160,10 @@ class SenseDistillationTrainer(KeptTrainer):
         rows = []
         for batch, draw in zip(batches, draws, strict=True):
             if self._senses is not None:
-                counts = annotate(batch, self._senses, loss, draw)
+                feed = self.distillation.feed
+                counts = annotate(batch, self._senses, loss, draw, prefetch=feed is None)
+                if feed is not None:
+                    feed.prepare(batch, self._senses.table)
             else:
                 labels = (batch["labels"][:, 1:] != IGNORE).sum()
                 counts = Counts(labels, torch.zeros_like(labels), torch.zeros_like(labels))
@@ -205,11 +216,15 @@ class SenseDistillationTrainer(KeptTrainer):
         The Trainer's autocast covers the student's forward alone: the teacher computes in its own dtype, so that its
         states are those of the dictionary.
         """
-        teacher, here = self.distillation.teacher, self.args.device
+        teacher, here, feed = self.distillation.teacher, self.args.device, self.distillation.feed
+        if feed is not None:
+            recalled = feed.recall(inputs, self._senses.table if self._senses is not None else None)
+            trunk = None if recalled.trunk is None else recalled.trunk.to(self._dtype)
+            return Signal(recalled.states, None, trunk, recalled.top)
         if teacher is None:
             return self._teach(inputs)
         signal = self._teach(carry(inputs, teacher.device))
-        found = carry({name: value for name, value in vars(signal).items() if value is not None}, here)
+        found: dict[str, Any] = carry({name: value for name, value in vars(signal).items() if value is not None}, here)
         if "logits" in found:
             found["logits"] = self._common(found["logits"])
         if "trunk" in found:
@@ -275,16 +290,20 @@ class SenseDistillationTrainer(KeptTrainer):
         if loss.alpha > 0 and signal.logits is not None:
             term = divergence(signal.logits.flatten(0, 1), logits, self._objective, labels != IGNORE)
             found.append(self._objective.weight * self._term(_LOGGED[loss.divergence], term, counts.labels))
+        elif signal.top is not None:
+            term = top_divergence(signal.top, logits, self._objective, labels != IGNORE)
+            found.append(self._objective.weight * self._term(_LOGGED[loss.divergence], term, counts.labels))
         return found
 
     def _state_terms(self, inputs: Batch, signal: Signal, states: Tensor, mask: Tensor) -> list[Tensor]:
         """The terms that compare states with the teacher's and with senses, weighted."""
         loss, senses, counts = self.distillation.loss, self._senses, self._counts
         found: list[Tensor] = []
-        if senses is None or signal.states is None:
+        if senses is None or (signal.states is None and self.distillation.feed is None):
             return found
-        teacher = signal.states.flatten(0, 1)
+        teacher = None if signal.states is None else signal.states.flatten(0, 1)
         if loss.mu > 0:
+            assert teacher is not None
             term = hidden_mse(teacher, states, senses.table.sigma2, mask)
             found.append(loss.mu * self._term("hidden", term, counts.labels))
         if loss.lam > 0:
@@ -293,7 +312,8 @@ class SenseDistillationTrainer(KeptTrainer):
 
     def _chunked(self, signal: Signal, states: Tensor, labels: Tensor) -> Tensor:
         """CE and divergence as one weighted sum over its global count, without logits; both parts are noted."""
-        heads, loss, teacher = self._heads, self.distillation.loss, None
+        heads, loss = self._heads, self.distillation.loss
+        teacher: Any = signal.top
         assert heads is not None
         if heads.teacher is not None and signal.states is not None:
             teacher = (signal.states.flatten(0, 1), heads.teacher)
@@ -304,10 +324,16 @@ class SenseDistillationTrainer(KeptTrainer):
             self._term(_LOGGED[loss.divergence], terms.divergence, self._counts.labels)
         return terms.total.sum / self._counts.labels.clamp(min=1)
 
-    def _sense_terms(self, inputs: Batch, senses: SenseSupervision, teacher: Tensor, states: Tensor) -> list[Tensor]:
+    def _sense_terms(
+        self, inputs: Batch, senses: SenseSupervision, teacher: Tensor | None, states: Tensor
+    ) -> list[Tensor]:
         loss, table, counts = self.distillation.loss, senses.table, self._counts
         labels, whole = inputs["sense_labels"].reshape(-1), inputs["whole_word"].reshape(-1)
-        if isinstance(table, PublishedTable):
+        if self.distillation.feed is not None:
+            targets = self.distillation.feed.targets(inputs, table)
+        elif teacher is None:
+            raise AssertionError("row ids are not known, and neither are the teacher's states")
+        elif isinstance(table, PublishedTable):
             draws = inputs["sense_draw"].reshape(-1)
             targets = select_published(table, labels, whole, teacher, draws, (loss.kappa, loss.neighbours))
         else:

@@ -1,0 +1,202 @@
+"""One forward of the teacher over blocks, and what of it a record keeps.
+
+Shapes: B blocks, T tokens, n label positions, D width of the teacher, V vocabulary, k tokens, κ kept rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from sensekd.errors import SenseKDError
+from sensekd.losses import IGNORE, Head, TopTeacher
+from sensekd.targets import Ragged, SenseTable, select, whole_words
+from sensekd.training.cache.layout import Layout, Records
+from sensekd.training.heads import withhold_inputs
+from sensekd.training.trunk import capture_inputs, layers_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from sensekd.training.data import TokenBlocks
+    from sensekd.training.supervision import Batch, SenseSupervision
+
+# Matrix kernels treat the last, incomplete tile of rows differently; a multiple of this many rows has no such tile, so
+# a block has the same bytes whatever stands beside it.
+_TILE: Final = 64
+_READS: Final = ("input_ids", "position_ids")
+
+
+def forward_rows(batch: int, length: int) -> int:
+    """Blocks of one forward: at least `batch`, and so many that their tokens fill whole tiles."""
+    while batch * length % _TILE:
+        batch += 1
+    return batch
+
+
+def slots_of(lists: Ragged, which: Tensor, ids: Tensor, mask: Tensor, none: int) -> Tensor:
+    """[P, κ] where kept rows stand in the lists they were kept from; `none` where the mask is False.
+
+    Args:
+        lists: candidates; ascending within a list.
+        which: [P] the list of each position.
+        ids: [P, κ] kept rows, all of them in their lists.
+        mask: [P, κ] bool.
+        none: what stands for no row.
+    """
+    crow, candidates = lists.expand(which)
+    if not len(candidates):
+        return torch.full_like(ids, none)
+    # A list has each of its rows once, and they ascend: so do the keys over all positions.
+    total = int(torch.maximum(candidates.max(), ids.max())) + 1
+    position = torch.arange(len(which), device=ids.device)
+    keys = position.repeat_interleave(crow.diff(), output_size=len(candidates)) * total + candidates
+    found = torch.searchsorted(keys, position[:, None] * total + ids) - crow[:-1, None]
+    return torch.where(mask, found, none)
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Runs the teacher over blocks and gives their records.
+
+    Attributes:
+        teacher: frozen, in evaluation mode.
+        layout: of the records.
+        tau: τ.
+        rows: blocks of one forward, by `forward_rows`.
+        head: the teacher's output embedding; None takes the logits of the model.
+        trunk: n, layers of the trunk; 0 for none.
+        senses: table and word edges on the teacher's device; None without senses.
+        elements: logits that exist at a time, where the head is known.
+    """
+
+    teacher: PreTrainedModel
+    layout: Layout
+    tau: float
+    rows: int
+    head: Head | None
+    trunk: int
+    senses: SenseSupervision | None
+    elements: int
+
+    @torch.no_grad()
+    def observe(self, batch: Batch, blocks: TokenBlocks, numbers: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Records uint8 [n, record] of all label positions of a batch and its states after the trunk, on the CPU.
+
+        Args:
+            batch: `input_ids` and `labels` [B, T], and `position_ids` where documents are apart.
+            blocks: names the documents of a batch that cannot be recorded.
+            numbers: of the blocks of the batch.
+
+        Raises:
+            SenseKDError: a state of the teacher is not finite.
+        """
+        found, trunks = [], []
+        for low in range(0, len(numbers), self.rows):
+            part = {name: value[low : low + self.rows] for name, value in batch.items() if name in (*_READS, "labels")}
+            records, trunk = self._forward(part, blocks, numbers[low : low + self.rows])
+            found.append(self.layout.encode(records).cpu())
+            trunks.append(trunk)
+        states = [trunk.cpu() for trunk in trunks if trunk is not None]
+        return torch.cat(found), torch.cat(states) if states else None
+
+    def _forward(self, batch: Batch, blocks: TokenBlocks, numbers: Sequence[int]) -> tuple[Records, Tensor | None]:
+        device, size = self.teacher.device, len(batch["input_ids"])
+        batch = {name: value.to(device) for name, value in batch.items()}
+        reads = {name: F.pad(batch[name], (0, 0, 0, self.rows - size)) for name in _READS if name in batch}
+        if "position_ids" in reads and size < self.rows:
+            reads["position_ids"][size:] = torch.arange(reads["position_ids"].shape[1], device=device)
+        logits = None
+        with contextlib.ExitStack() as hooks:
+            below = hooks.enter_context(capture_inputs(layers_of(self.teacher)[self.trunk])) if self.trunk else None
+            whole = self.layout.top > 0 and self.head is None
+            enter = capture_inputs if whole else withhold_inputs
+            last = hooks.enter_context(enter(self.teacher.get_output_embeddings()))
+            if whole:
+                keep = torch.arange(reads["input_ids"].shape[1] - 1, device=device)
+                logits = self.teacher(**reads, use_cache=False, logits_to_keep=keep).logits[:size].flatten(0, 1)
+            else:
+                self.teacher(**reads, use_cache=False)
+        length = reads["input_ids"].shape[1] - 1
+        states = last[0][:size, :length].flatten(0, 1)
+        at = (batch["labels"][:, 1:].reshape(-1) != IGNORE).nonzero()[:, 0]
+        self._refuse_non_finite(states[at], blocks, numbers)
+        records = Records(self._top(states, logits, at), self._slots(batch, states, at), None)
+        if self.layout.width:
+            records = Records(records.top, records.slots, states[at])
+        return records, below[0][:size].to(getattr(torch, self.layout.dtype)) if below else None
+
+    def _refuse_non_finite(self, states: Tensor, blocks: TokenBlocks, numbers: Sequence[int]) -> None:
+        if not bool(torch.isfinite(states).all()):
+            documents = ", ".join(f"{found.number} ({found.hash})" for found in blocks.documents_of(numbers))
+            raise SenseKDError(
+                f"a state of the teacher is not finite in one of the documents {documents}\n"
+                "  do:       run the teacher in float32 or bfloat16, or leave the document out"
+            )
+
+    # ---- the distribution
+
+    def _top(self, states: Tensor, logits: Tensor | None, at: Tensor) -> TopTeacher | None:
+        if not self.layout.top:
+            return None
+        step = max(1, self.elements // self.layout.vocabulary // _TILE) * _TILE
+        parts = []
+        for piece in torch.split(at, step):
+            if logits is not None:
+                scores = logits[piece][:, : self.layout.vocabulary].float()
+            else:
+                assert self.head is not None
+                # One fixed shape here too: the last piece is filled up.
+                weight = self.head.weight
+                filled = F.pad(states[piece].to(weight.device, weight.dtype), (0, 0, 0, step - len(piece)))
+                scores = self.head.logits(filled)[: len(piece)].float().to(states.device)
+            parts.append(self._top_of(scores / self.tau))
+        logs = torch.cat([part.log_probs for part in parts])
+        if self.layout.whole:
+            return TopTeacher(logs)
+        ids, tails = [part.ids for part in parts], [part.log_tail for part in parts]
+        return TopTeacher(logs, _cat(ids), _cat(tails))
+
+    def _top_of(self, u: Tensor) -> TopTeacher:
+        """The k likeliest tokens of every row, and the tail without cancellation."""
+        if self.layout.whole:
+            return TopTeacher(F.log_softmax(u, dim=-1))
+        total = u.logsumexp(-1, keepdim=True)
+        values, ids = u.topk(self.layout.top, dim=-1)
+        rest = u.scatter(1, ids, -torch.inf).logsumexp(-1, keepdim=True)
+        return TopTeacher(values - total, ids, (rest - total)[:, 0])
+
+    # ---- the kept rows
+
+    def _slots(self, batch: Batch, states: Tensor, at: Tensor) -> Tensor | None:
+        if not self.layout.slots or self.senses is None:
+            return None
+        senses, kappa, none = self.senses, self.layout.kappa, self.layout.none
+        labels = batch["labels"][:, 1:].reshape(-1).contiguous()
+        whole = whole_words(batch["input_ids"], senses.starts_word, senses.ends_word, batch.get("position_ids"))
+        whole = whole.reshape(-1).contiguous()
+        # Rows on the host are gathered once; selection then finds them there.
+        table: SenseTable = senses.table.gathered(labels, whole, own=self.layout.relative)
+        kept = select(table, labels, whole, states, kappa, own=self.layout.relative).kept
+        assert kept is not None
+        found = torch.full((len(labels), self.layout.slots), none, dtype=torch.long, device=labels.device)
+        pulled = table.positive_list(labels[kept.pull_at], whole[kept.pull_at])
+        width = kept.pull_ids.shape[1]
+        found[kept.pull_at, :width] = slots_of(table.positive, pulled, kept.pull_ids, kept.pull_mask, none)
+        pushed, width = labels[kept.push_at], kept.push_ids.shape[1]
+        slots = slots_of(table.negative, pushed, kept.push_ids, kept.push_mask, none)
+        found[kept.push_at, kappa : kappa + width] = slots
+        if kept.own_ids is not None:
+            own, mask = kept.own_ids[:, None], torch.ones_like(kept.own_ids, dtype=torch.bool)[:, None]
+            found[kept.push_at, 2 * kappa :] = slots_of(table.own, pushed, own, mask, none)
+        return found[at]
+
+
+def _cat(parts: Sequence[Tensor | None]) -> Tensor:
+    return torch.cat([part for part in parts if part is not None])
