@@ -30,6 +30,8 @@ _BATCH: Final = 256
 _SAMPLE_ROW: Final = 8 + 8 + 4 + 4 * 24
 # What a sense costs beside its centroid: support, spread, three contexts.
 _SENSE_ROW: Final = 4 + 4 + 3 * 4 * 24
+# Candidates of a position, in the count of a cache: as many as two bytes can name.
+_LONGEST: Final = 65_534
 # States and senses by assignment, against those of the tokens that follow. A teacher predicts rare tokens less often
 # than they come; measured on two teachers: 0.77 and 0.87 of the states, 0.86 and 0.88 of the senses (docs/sizing.md).
 _FILED: Final = {"next": (1.0, 1.0), "predicted": (0.82, 0.87)}
@@ -242,6 +244,27 @@ def students(recipe: Recipe, shapes: Shapes) -> list[Part]:
     return found
 
 
+def cache_part(recipe: Recipe, width: int, vocabulary: int, tokens: int) -> Part:
+    """The teacher cache of one arm of the recipe, with lists of candidates of any length; others may need their own."""
+    from sensekd.training.cache.layout import Layout
+
+    cache, loss, length = recipe.cache, recipe.loss, recipe.training.sequence_length
+    layout = Layout(
+        vocabulary,
+        top=(vocabulary if cache.top == "all" else min(cache.top, vocabulary)) if loss.alpha else 0,
+        codec=cache.codec,
+        logs=cache.log_probs,
+        kappa=loss.kappa if loss.lam else 0,
+        longest=_LONGEST,
+        relative=loss.push == "relative",
+        width=width if loss.mu else 0,
+        trunk=(length, width) if cache.trunk else None,
+        dtype=recipe.teacher.dtype,
+    )
+    size = tokens // length * ((length - 1) * layout.record + layout.constant)
+    return Part("teacher cache", size, "bound", f"{layout.record} bytes a label")
+
+
 def disk_parts(
     recipe: Recipe,
     shapes: Shapes,
@@ -263,6 +286,8 @@ def disk_parts(
     width = int(shapes.teacher.config.hidden_size)
     vocabulary = int(shapes.teacher.get_output_embeddings().weight.shape[0])
     found = [_tokens_part(name, text, tokens) for name, text in texts.items() if text.tokens]
+    if recipe.cached and (train := texts["train"].tokens):
+        found.append(cache_part(recipe, width, vocabulary, train))
     if recipe.senses.dictionary is not None:
         return [*found, *students(recipe, shapes)], []
     source = texts.get("senses") or texts["train"]
