@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sensekd.artefacts import fingerprint, write_json
 from sensekd.config import Recipe, arm_recipe
 from sensekd.corpus import TokenDocuments
+from sensekd.pipeline.memory import peak_memory
 from sensekd.pipeline.prepare import sense_table
 from sensekd.pipeline.workspace import Workspace, source_key
 
@@ -112,6 +113,11 @@ class Bench:
 
     def run(self, job: Job, progress: Progress) -> None:
         """Train (unless it is the teacher), evaluate, and write the record."""
+        with peak_memory() as memory:
+            record = self._record(job, progress)
+        write_json(job.outputs(self.work.output)[-1], {**record, "memory": memory})
+
+    def _record(self, job: Job, progress: Progress) -> dict[str, Any]:
         record: dict[str, Any] = {"arm": job.arm, "seed": job.seed, "tokens": 0, "history": []}
         training = 0.0
         if job.arm == TEACHER:
@@ -129,7 +135,7 @@ class Bench:
         start = time.perf_counter()
         record |= evaluate_model(self, model)
         record["seconds"] = {"train": training, "evaluate": time.perf_counter() - start}
-        write_json(job.outputs(self.work.output)[-1], record)
+        return record
 
     def distil(self, recipe: Recipe, steps: int, job: Job, progress: Progress) -> DistillResult:
         """Train one student into its folder."""

@@ -60,6 +60,10 @@ def collect(work: Workspace, jobs: Sequence[Job], coverage: dict[str, Any], comm
             "stages": work.stages.seconds,
             "arms": {record["arm"] + f"-{record['seed']}": record["seconds"]["train"] for record in records},
             "evaluation": {record["arm"] + f"-{record['seed']}": record["seconds"]["evaluate"] for record in records},
+            "memory": {
+                **work.stages.memory,
+                **{f"{record['arm']}-{record['seed']}": peak for record in records if (peak := record.get("memory"))},
+            },
         },
     }
     write_json(work.path("results.json"), results)

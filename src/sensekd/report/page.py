@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.artefacts import atomic_file
 from sensekd.errors import InputError, require
-from sensekd.report.figures import curve_pictures, difference_pictures
+from sensekd.report.figures import Line, Picture, curve_pictures, difference_pictures
 from sensekd.report.fitting import LIMIT, explorer_part, fit
 from sensekd.report.sections import run_context
 from sensekd.report.sides import side_tables
@@ -116,7 +116,29 @@ def _titles(runs: Sequence[RunData]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({at})" for at, name in enumerate(names, 1)]
 
 
-def _page(runs: Sequence[RunData], trees: Sequence[Mapping[str, Any] | None], left_out: Sequence[int]) -> str:
+_Pictures = tuple[Sequence[Picture], Sequence[Picture], Sequence[Line]]
+
+
+def _pictures(runs: Sequence[RunData]) -> list[_Pictures]:
+    """Of every run the pictures of its differences and of its curves, and the key to the lines of these."""
+    prefixes = [_prefix(runs, at) for at in range(len(runs))]
+    return [
+        (difference_pictures(run.results, prefix), *curve_pictures(run.histories, prefix))
+        for run, prefix in zip(runs, prefixes, strict=True)
+    ]
+
+
+def _prefix(runs: Sequence[RunData], at: int) -> str:
+    """What the ids of a run begin with; they stand alone where the run does."""
+    return f"r{at}-" if len(runs) > 1 else ""
+
+
+def _page(
+    runs: Sequence[RunData],
+    drawn: Sequence[_Pictures],
+    trees: Sequence[Mapping[str, Any] | None],
+    left_out: Sequence[int],
+) -> str:
     """The page with these explorers, which may have fewer words than those of the runs."""
     from markupsafe import Markup
 
@@ -125,11 +147,9 @@ def _page(runs: Sequence[RunData], trees: Sequence[Mapping[str, Any] | None], le
     items: dict[str, Any] = {}
     parts, explorers = [], []
     for at, (run, title, tree) in enumerate(zip(runs, titles, trees, strict=True)):
-        prefix = f"r{at}-" if len(runs) > 1 else ""
-        differences = difference_pictures(run.results, prefix)
-        curves, key = curve_pictures(run.histories, prefix)
-        items |= {picture.id: picture.item for picture in (*differences, *curves)}
-        context = run_context(run.results, run.histories, (differences, curves, key), prefix)
+        prefix = _prefix(runs, at)
+        items |= {picture.id: picture.item for pictures in drawn[at][:2] for picture in pictures}
+        context = run_context(run.results, run.histories, drawn[at], prefix)
         context["part"] = None
         if tree is not None and tree["words"]:
             context["part"] = explorer_part(tree, f"{prefix}explorer", left_out[at])
@@ -161,16 +181,17 @@ def render_runs(runs: Sequence[RunData]) -> str:
         raise InputError("no run", "at least one", "sensekd report RUN")
     for module in ("jinja2", "bokeh"):
         require(module, "report")
-    bare = len(_page(runs, [None] * len(runs), [0] * len(runs)).encode())
+    drawn = _pictures(runs)
+    bare = _page(runs, drawn, [None] * len(runs), [0] * len(runs))
     trees = [run.explorer for run in runs]
     if not any(trees):
-        return _page(runs, trees, [0] * len(runs))
-    kept = [fit(tree, (LIMIT - bare) // sum(map(bool, trees))) if tree else None for tree in trees]
+        return bare
+    kept = [fit(tree, (LIMIT - len(bare.encode())) // sum(map(bool, trees))) if tree else None for tree in trees]
     lost = [
         0 if tree is None or whole is None else len(whole["words"]) - len(tree["words"])
         for tree, whole in zip(kept, trees, strict=True)
     ]
-    return _page(runs, kept, lost)
+    return _page(runs, drawn, kept, lost)
 
 
 def render_page(

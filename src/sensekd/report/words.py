@@ -111,12 +111,12 @@ def choose_words(
         spelled.setdefault(text.strip(), []).append(token)
     wanted = [word for each in asked if (word := each.strip())]
     chosen = {word: None for word in wanted if word in spelled}
-    # Where tokens begin with a space, one without it may be the inside of a word, unless the lexicon has it.
+    # What the lexicon knows is a word. Elsewhere, where tokens begin with a space, one without may be a word's inside.
     spaced = any(text[:1].isspace() for text in texts.values())
     for token, rank in order:
         text = texts[token]
-        whole = rank is _Rank.RELATED or not spaced or text[:1].isspace()
-        if rank is not _Rank.BARE and whole and _spells_word(text):
+        whole = _spells_word(text) and (not spaced or text[:1].isspace())
+        if rank is _Rank.RELATED or (rank is _Rank.SEVERAL and whole):
             chosen.setdefault(text.strip(), None)
     kept = tuple(Word(word, tuple(spelled[word])) for word in list(chosen)[:limit])
     return Choice(kept, len(chosen), tuple(dict.fromkeys(word for word in wanted if word not in spelled)))
