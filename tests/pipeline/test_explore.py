@@ -61,6 +61,8 @@ def test_it_is_kept_until_something_changes(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(copy / "students" / "dskd-3")
     assert [model["name"] for model in explorer_of_run(open_run(copy))["models"]] == ["teacher", "pruned"]
     shutil.rmtree(copy / "sample")
+    assert explorer_of_run(open_run(copy))["sample"] is True, "the states on the page outlive the sample"
+    (copy / EXPLORER).unlink()
     bare = explorer_of_run(open_run(copy), models=False)
     assert (bare["sample"], bare["models"]) == (False, [])
 

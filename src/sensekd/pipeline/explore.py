@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sensekd.artefacts import MANIFEST, check_made_from, file_digest, read_manifest, write_json
+from sensekd.artefacts import check_made_from, file_digest, read_manifest, write_json
 from sensekd.errors import InputError, SenseKDError
 from sensekd.pipeline.examples import gold_words
 from sensekd.pipeline.jobs import TEACHER, Job
@@ -81,17 +81,18 @@ def _loaders(work: Workspace) -> list[tuple[str, LoadModel]]:
 
 
 def _key(work: Workspace, models: bool) -> dict[str, Any]:
-    """Everything that the data is made from; a student is known by the stamp of its job."""
+    """Everything that the data is made from; a student is known by the stamp of its job.
+
+    The sample is that of the dictionary. It may be thrown away, and its states are worth keeping on the page.
+    """
     from sensekd.report.explorer import FORMAT
 
     stamps = [work.path("stages", f"{job.name}.json") for job in _students(work)] if models else []
-    sample = work.senses.parent / "sample" / MANIFEST
     gold = work.recipe.evaluation.gold_senses
     return {
         "format": FORMAT,
         "senses": work.artefact("senses"),
         "relations": work.artefact("relations"),
-        "sample": file_digest(sample) if sample.is_file() else None,
         "gold": file_digest(Path(gold)) if gold is not None and Path(gold).is_file() else None,
         "students": {stamp.stem: file_digest(stamp) for stamp in stamps if stamp.is_file()},
     }

@@ -244,7 +244,7 @@ def run_context(
         "senses": _senses(results.get("senses")),
         "examples": results.get("examples") or [],
         "stages": _bars(times.get("stages") or {}),
-        "arm_times": _bars(times.get("arms") or {}),
+        "arm_times": _bars({name: value for name, value in (times.get("arms") or {}).items() if value > 0}),
         "throughput": _throughput(histories),
         "memory": _memory(times.get("memory") or {}),
         "gpu": any(peak.get("gpu") for peak in (times.get("memory") or {}).values()),
