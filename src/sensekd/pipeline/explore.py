@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -117,19 +119,13 @@ def explorer_of_run(work: Workspace, *, models: bool = True) -> dict[str, Any]:
 
     if not models:
         return explore(source_of(work.output), _asked(work))
-    found: dict[str, Any] = {}
-
-    def build(_: object) -> None:
-        found.update(explore(source_of(work.output), _asked(work), models=_loaders(work)))
+    start = time.perf_counter()
+    found = explore(source_of(work.output), _asked(work), models=_loaders(work))
+    # The folder of a finished run may be read-only; a page can still be drawn from it.
+    with suppress(OSError):
         write_json(path, found)
-
-    try:
-        work.stages.run(_STAGE, _key(work, True), [path], build)
-    except OSError:
-        # The folder of a finished run may be read-only; a page can still be drawn from it.
-        if not found:
-            raise
-    return found or dict(json.loads(path.read_text(encoding="utf-8")))
+        work.stages.done(_STAGE, _key(work, True), [path], time.perf_counter() - start)
+    return found
 
 
 def _kept(work: Workspace, path: Path) -> dict[str, Any] | None:
