@@ -79,12 +79,12 @@ def write_world(folder: Path) -> dict[str, Any]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(item) for key, item in value.items() if key not in {"seconds", "times"}}
+        return {key: _timeless(item) for key, item in value.items() if key not in {"seconds", "times", "memory"}}
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """Every file of a folder by name: bytes, of JSON the tree without what time took, of pages that they are whole."""
+    """Every file of a folder by name: bytes, of JSON the tree but for time and memory, of pages that they are whole."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

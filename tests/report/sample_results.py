@@ -47,6 +47,7 @@ def histories(seeds: int = 3, steps: int = 600) -> dict[str, list[dict[str, floa
             for step in range(10, steps + 1, 10):
                 fall = math.exp(-step / 150)
                 row = {"step": step, "ce": 2.9 + 2.2 * fall + rng.gauss(0, 0.03), "learning_rate": 1e-3}
+                row["tokens_per_second"] = 7000.0 + rng.gauss(0, 90)
                 row["loss"] = row["ce"] * 1.4
                 if arm != "ce":
                     row["kl"] = 0.4 + 1.3 * fall + rng.gauss(0, 0.02)

@@ -1,4 +1,4 @@
-"""`sensekd report`: draw the page of a run again."""
+"""`sensekd report`: draw the page of a run again, or of several runs side by side."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ from sensekd.cli.console import AsJson, Summary, command
 
 @command
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, with results.json in it.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write the page (default: RUN/report.html).")] = None,
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, each with results.json in it.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write the page (default: RUN/report.html; for several runs ./report.html)."),
+    ] = None,
+    models: Annotated[
+        bool,
+        typer.Option(
+            "--models/--no-models",
+            help="Load teacher and students, to show where they put the contexts of a word, unless the run kept it.",
+        ),
+    ] = True,
     as_json: AsJson = False,
 ) -> Summary:
-    """Draw one self-contained page from the results of a run."""
-    from sensekd.artefacts import readable
-    from sensekd.pipeline.results import read_results
-    from sensekd.report.page import write_page
+    """Draw one self-contained page from the results of a run, or of several runs side by side."""
+    from sensekd.pipeline.explore import draw_report
 
-    results, curves = read_results(folder)
-    page = out or folder / "report.html"
-    with readable(folder / "results.json"):
-        write_page(results, curves, page)
-    return Summary(f"report: {page}", {"report": str(page)})
+    page = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
+    notes = draw_report(folders, page, models=models)
+    return Summary("\n".join([f"report: {page}", *notes]), {"report": str(page), "notes": notes})

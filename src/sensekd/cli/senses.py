@@ -1,4 +1,4 @@
-"""`sensekd senses build|merge|update|show`: the sense dictionary."""
+"""`sensekd senses build|merge|update|show|page|evaluate`: the sense dictionary."""
 
 from __future__ import annotations
 
@@ -128,6 +128,29 @@ def show(
     marked = bold if terminal() else None
     text, data = read_senses(Path(named[0]) if named else folder, word, verify=verify, emphasise=marked)
     return Summary(text, {"word": word, "senses": data})
+
+
+@app.command("page")
+@command
+def page(
+    folder: Annotated[Path, typer.Argument(metavar="DICT_OR_RUN", help="The folder of a dictionary, or of a run.")],
+    output: Annotated[Path, typer.Option("--output", help="The HTML file.")],
+    words: Annotated[
+        list[str] | None, typer.Option("--word", metavar="WORD", help="A word that must be on the page.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--words", min=1, help="How many words at most (default: 300).")] = None,
+    models: Annotated[
+        bool,
+        typer.Option("--models/--no-models", help="With a run: also show where teacher and students put contexts."),
+    ] = True,
+    as_json: AsJson = False,
+) -> Summary:
+    """Write the sense explorer as one self-contained page: senses, contexts and a map of the states of a word."""
+    from sensekd.pipeline.explore import write_senses_page
+
+    facts = write_senses_page(folder, output, words=words or (), limit=limit, models=models)
+    size = facts["bytes"] / 1e6
+    return Summary(f"page: {output} ({facts['words']} of {facts['available']} words, {size:.1f} MB)", facts)
 
 
 @app.command("evaluate")

@@ -18,7 +18,8 @@ SENSES: Final = 4
 CONTEXTS: Final = 2
 
 
-def _gold_words(path: str) -> list[str]:
+def gold_words(path: str) -> list[str]:
+    """The words of a file of gold senses, the most frequent first."""
     from sensekd.senses.quality import read_gold
 
     documents = read_gold(Path(path))
@@ -51,7 +52,7 @@ def example_senses(work: Workspace) -> list[dict[str, Any]]:
     dictionary = SenseDictionary.load(work.senses)
     gold = work.recipe.evaluation.gold_senses
     if gold is not None:
-        words = _gold_words(gold)
+        words = gold_words(gold)
     elif work.recipe.lexicon.sources:
         words = _related_words(work, dictionary, TokenRelations.load(work.path("relations")))
     else:

@@ -16,6 +16,7 @@ from sensekd.artefacts import fingerprint, write_json
 from sensekd.config import Recipe, arm_recipe
 from sensekd.corpus import TokenDocuments
 from sensekd.errors import InputError, SenseKDError
+from sensekd.pipeline.memory import peak_memory
 from sensekd.pipeline.prepare import sense_table
 from sensekd.pipeline.stages import content_id
 from sensekd.pipeline.workspace import Workspace, source_key
@@ -168,10 +169,10 @@ class Bench:
     def run(self, job: Job, progress: Progress) -> None:
         """Train (unless it is the teacher), evaluate, and write the record."""
         if not job.trial:
-            self.conclude(job, self.train(job, progress))
+            self._train_and_evaluate(job, progress)
             return
         try:
-            self.conclude(job, self.train(job, progress))
+            self._train_and_evaluate(job, progress)
         except InputError:
             raise
         except SenseKDError as error:
@@ -183,6 +184,11 @@ class Bench:
         finally:  # Its checkpoints stay where it was interrupted: it goes on from there.
             shutil.rmtree(job.student(self.work.output), ignore_errors=True)
 
+    def _train_and_evaluate(self, job: Job, progress: Progress) -> None:
+        with peak_memory() as memory:
+            record = self.evaluate(job, self.train(job, progress))
+        write_record(job.outputs(self.work.output)[-1], record, memory)
+
     def _scratch(self, job: Job) -> Path:
         return self.work.path("work", f"{job.name}-{fingerprint(job.key(self.work))}")
 
@@ -192,8 +198,12 @@ class Bench:
             return None
         return self.distil(*job.recipe(self.work.recipe), job, progress)
 
-    def conclude(self, job: Job, result: DistillResult | None) -> None:
-        """Evaluate, and write the record."""
+    def evaluate(self, job: Job, result: DistillResult | None) -> dict[str, Any]:
+        """Evaluate what was trained, or the teacher; the record, but for the peak memory.
+
+        Raises:
+            SenseKDError: a trial's metric is no finite number.
+        """
         record: dict[str, Any] = {"arm": job.arm, "seed": job.seed, "tokens": 0, "history": []}
         training = 0.0
         if result is None:
@@ -211,7 +221,7 @@ class Bench:
         if job.trial and (bad := [name for name, value in record["metrics"].items() if not math.isfinite(value)]):
             raise SenseKDError(f"{', '.join(bad)} not finite")
         record["seconds"] = {"train": training, "evaluate": time.perf_counter() - start}
-        write_json(job.outputs(self.work.output)[-1], record)
+        return record
 
     def distil(self, recipe: Recipe, steps: int, job: Job, progress: Progress) -> DistillResult:
         """Train one student into its folder."""
@@ -288,6 +298,11 @@ class Bench:
 
         device = student_device(self.work.recipe, self.work.teacher.model)
         return load_student(job.student(self.work.output), device)
+
+
+def write_record(path: Path, record: Mapping[str, Any], memory: Mapping[str, int]) -> None:
+    """Write what a job found; `memory` is its peak in bytes, on `host` and `gpu`."""
+    write_json(path, {**record, "memory": dict(memory)})
 
 
 def evaluate_model(bench: Bench, model: PreTrainedModel, split: str = HELDOUT) -> dict[str, Any]:

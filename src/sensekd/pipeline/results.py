@@ -104,6 +104,10 @@ def collect(
             "stages": work.stages.seconds,
             "arms": {record["arm"] + f"-{record['seed']}": record["seconds"]["train"] for record in records},
             "evaluation": {record["arm"] + f"-{record['seed']}": record["seconds"]["evaluate"] for record in records},
+            "memory": {
+                **work.stages.memory,
+                **{f"{record['arm']}-{record['seed']}": peak for record in records if (peak := record.get("memory"))},
+            },
         },
     }
     if timed is not None:

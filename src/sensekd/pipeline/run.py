@@ -155,6 +155,7 @@ def _end(
 
 def draw(results: dict[str, Any], curves: dict[str, list[dict[str, Any]]], work: Workspace) -> None:
     """Draw the page, or say which extra it needs: results are never lost for want of a picture."""
+    from sensekd.pipeline.explore import try_explorer
     from sensekd.report.page import write_page
 
     page = work.path("report.html")
@@ -165,4 +166,7 @@ def draw(results: dict[str, Any], curves: dict[str, list[dict[str, Any]]], work:
         page.unlink(missing_ok=True)
         work.stages.reporter.note(f"no page was drawn: {error}")
         return
-    write_page(results, curves, page)
+    explorer, why = try_explorer(work)
+    if why:
+        work.stages.reporter.note(f"the page has no sense explorer: {why}")
+    write_page(results, curves, page, explorer)

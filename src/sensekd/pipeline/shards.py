@@ -88,7 +88,7 @@ def build_together(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     patient = distributed.new_group(backend="gloo", timeout=_PATIENCE)
     try:
         rank, size = distributed.get_rank(), distributed.get_world_size()
-        work = open_workspace(recipe, reporter if rank == 0 else Silent())
+        work = open_workspace(recipe, reporter if rank == 0 else Silent(), together=True)
         if recipe.senses.dictionary is None:
             documents = _documents(work)
             sampled = work.stages.fresh("sample", sampling_key(work, documents), [work.path("sample")])

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sensekd.artefacts import MANIFEST, write_json
+from sensekd.artefacts import MANIFEST
 from sensekd.config import ARMS, Recipe, TeacherConfig, load_recipe
 from sensekd.errors import InputError
 from sensekd.pipeline.jobs import Bench, Job, evaluate_model
@@ -28,12 +28,13 @@ from sensekd.pipeline.workspace import RECIPE, Workspace
 from sensekd.provenance import tokenizer_fingerprint
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from sensekd.corpus import TokenDocuments
     from sensekd.linking import TokenRelations
     from sensekd.senses.dictionary import SenseDictionary
-    from sensekd.senses.reading import SenseReading
+    from sensekd.senses.reading import Compose, SenseReading
     from sensekd.training.distill import DistillResult
 
 
@@ -118,11 +119,11 @@ def distill_arm(recipe: Recipe, arm: str, reporter: Reporter) -> dict[str, Any]:
     folder = job.outputs(work.output)[0]
     facts_path = work.path("distilled", f"{job.name}.json")
 
-    def write(result: DistillResult | None) -> None:
+    def facts_of(result: DistillResult | None) -> dict[str, Any]:
         assert result is not None
-        write_json(facts_path, {**asdict(result), "student": str(folder)})
+        return {**asdict(result), "student": str(folder)}
 
-    stage = Stage(f"distill {job.name}", job, (folder, facts_path), write)
+    stage = Stage(f"distill {job.name}", job, (folder, facts_path), facts_of)
     run_stage(Bench(work), crew, stage)
     facts: dict[str, Any] = json.loads(facts_path.read_text(encoding="utf-8"))
     return facts
@@ -156,9 +157,7 @@ def open_run(folder: Path) -> Workspace:
     return Workspace(recipe, Stages(folder, Silent()))
 
 
-def _dictionary_of(
-    folder: Path, verify: bool
-) -> tuple[SenseDictionary, PreTrainedTokenizerBase, TokenRelations | None]:
+def dictionary_of(folder: Path, verify: bool) -> tuple[SenseDictionary, PreTrainedTokenizerBase, TokenRelations | None]:
     """What `senses show` reads: of a run, or of a dictionary's own folder, whose manifest names the teacher."""
     from sensekd.linking import TokenRelations
     from sensekd.senses.dictionary import SenseDictionary
@@ -177,6 +176,21 @@ def _dictionary_of(
     return dictionary, tokenizer, None
 
 
+def composer(dictionary: SenseDictionary) -> Compose:
+    """Senses of a span of tokens, from the dictionary's rows of its pieces."""
+    import torch
+
+    from sensekd.targets import Ragged, compose_spans
+
+    own = Ragged(dictionary.indptr, torch.arange(len(dictionary)))
+
+    def compose(pieces: Sequence[int]) -> Tensor:
+        ends = torch.tensor([0, len(pieces)])
+        return compose_spans(ends, torch.tensor(pieces), own, dictionary.stored)[0]
+
+    return compose
+
+
 def read_senses(
     folder: Path, word: str, *, verify: bool = False, emphasise: Callable[[str], str] | None = None
 ) -> tuple[str, list[dict[str, Any]]]:
@@ -188,19 +202,10 @@ def read_senses(
         verify: compare the dictionary's checksums first.
         emphasise: how the text marks the word in its contexts.
     """
-    import torch
-
     from sensekd.senses.reading import describe, render
-    from sensekd.targets import Ragged, compose_spans
 
-    dictionary, tokenizer, relations = _dictionary_of(folder, verify)
-    own = Ragged(dictionary.indptr, torch.arange(len(dictionary)))
-
-    def compose(pieces: Sequence[int]) -> torch.Tensor:
-        ends = torch.tensor([0, len(pieces)])
-        return compose_spans(ends, torch.tensor(pieces), own, dictionary.stored)[0]
-
-    readings: list[SenseReading] = describe(dictionary, tokenizer, word, relations, compose)
+    dictionary, tokenizer, relations = dictionary_of(folder, verify)
+    readings: list[SenseReading] = describe(dictionary, tokenizer, word, relations, composer(dictionary))
     units = "σ²" if dictionary.settings.get("units", "sigma") == "sigma" else "1 (raw)"
     head = f"Squared distances per dimension in units of {units}; {len(dictionary)} senses in all.\n\n"
     text = render(readings) if emphasise is None else render(readings, emphasise)

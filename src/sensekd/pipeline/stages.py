@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sensekd.artefacts import MANIFEST, file_digest, fingerprint, intact, sound, write_json
+from sensekd.pipeline.memory import peak_memory
 from sensekd.provenance import file_fingerprint, versions
 
 Progress = Callable[[int, int], None]
@@ -63,6 +64,7 @@ class Stages:
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
         self._sound: set[tuple[Path, str]] = set()
+        self.memory: dict[str, dict[str, int]] = {}
 
     def _stamp(self, name: str) -> Path:
         return self.output / "stages" / f"{name.replace('/', '-')}.json"
@@ -93,16 +95,21 @@ class Stages:
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
             stamp = json.loads(self._stamp(name).read_text(encoding="utf-8"))
-            return {name: stamp[name] for name in ("key", "outputs", "seconds")}
+            return {name: stamp[name] for name in ("key", "outputs", "seconds")} | {"memory": stamp.get("memory")}
         except (OSError, ValueError, KeyError, TypeError):
             # No stamp, or one that was damaged: the stage is run again, which is always right.
             return None
 
-    def done(self, name: str, key: object, outputs: Sequence[Path], seconds: float) -> None:
-        """Write the stamp of a stage that has ended."""
+    def done(
+        self, name: str, key: object, outputs: Sequence[Path], seconds: float, memory: dict[str, int] | None = None
+    ) -> None:
+        """Write the stamp of a stage that has ended; `memory` is its peak in bytes, on `host` and `gpu`."""
         found = {str(path.relative_to(self.output)): content_id(path) for path in outputs}
-        write_json(self._stamp(name), {"key": _identity(key), "outputs": found, "seconds": seconds})
+        stamp = {"key": _identity(key), "outputs": found, "seconds": seconds}
+        write_json(self._stamp(name), {**stamp, "memory": memory} if memory else stamp)
         self.seconds[name] = seconds
+        if memory:
+            self.memory[name] = memory
 
     def reuse(self, name: str, key: object, outputs: Sequence[Path], *, verify: bool = True) -> bool:
         """Take over a stage that is fresh; say so and recall how long it took."""
@@ -111,6 +118,8 @@ class Stages:
         stamp = self._read(name)
         assert stamp is not None
         self.seconds[name] = stamp["seconds"]
+        if stamp["memory"]:
+            self.memory[name] = stamp["memory"]
         self.reporter.note(f"{name}: reused, nothing it is made from has changed")
         return True
 
@@ -139,7 +148,8 @@ class Stages:
             return False
         self.reporter.note(f"{name}: started")
         start = time.perf_counter()
-        build(self.reporter.progress(name))
-        self.done(name, key, outputs, time.perf_counter() - start)
+        with peak_memory() as memory:
+            build(self.reporter.progress(name))
+        self.done(name, key, outputs, time.perf_counter() - start, memory)
         self.reporter.note(f"{name}: done in {self.seconds[name]:.1f} s")
         return True

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sensekd.pipeline.jobs import TEACHER, Bench, Job
+from sensekd.pipeline.jobs import TEACHER, Bench, Job, write_record
+from sensekd.pipeline.memory import peak_memory
 from sensekd.pipeline.workspace import Workspace, pick_device
 from sensekd.training.processes import Crew
 
@@ -31,13 +32,14 @@ class Stage:
         name: shown to the user, and the stamp's name.
         job: what is trained.
         outputs: what it leaves.
-        conclude: is called with the result in the process that leads.
+        conclude: is called with the result in the process that leads; what it returns is written to the last output,
+            with the peak memory of that process.
     """
 
     name: str
     job: Job
     outputs: tuple[Path, ...]
-    conclude: Callable[[DistillResult | None], None]
+    conclude: Callable[[DistillResult | None], Mapping[str, Any]]
 
 
 def _trains(work: Workspace, job: Job) -> bool:
@@ -57,12 +59,15 @@ def run_stage(bench: Bench, crew: Crew, stage: Stage) -> bool:
     stages.reporter.note(f"{stage.name}: started")
     start = time.perf_counter()
     progress = stages.reporter.progress(stage.name)
-    if _trains(work, job):
-        crew.lead(lambda: bench.write_caches([job]))
-        result = bench.train(job, progress)
-        crew.lead(lambda: stage.conclude(result))
-    else:
-        crew.lead(lambda: stage.conclude(bench.train(job, progress)))
+    record: dict[str, Any] = {}
+    with peak_memory() as memory:
+        if _trains(work, job):
+            crew.lead(lambda: bench.write_caches([job]))
+            result = bench.train(job, progress)
+            crew.lead(lambda: record.update(stage.conclude(result)))
+        else:
+            crew.lead(lambda: record.update(stage.conclude(bench.train(job, progress))))
+    crew.lead(lambda: write_record(outputs[-1], record, memory))
     crew.lead(lambda: stages.done(stage.name, job.key(work), outputs, time.perf_counter() - start))
     stages.reporter.note(f"{stage.name}: done in {time.perf_counter() - start:.1f} s")
     return True
@@ -78,7 +83,7 @@ def run_together(work: Workspace, crew: Crew, jobs: Sequence[Job]) -> None:
     for job in jobs:
         outputs = tuple(job.outputs(work.output))
 
-        def conclude(result: DistillResult | None, job: Job = job) -> None:
-            bench.conclude(job, result)
+        def conclude(result: DistillResult | None, job: Job = job) -> Mapping[str, Any]:
+            return bench.evaluate(job, result)
 
         run_stage(bench, crew, Stage(job.name, job, outputs, conclude))

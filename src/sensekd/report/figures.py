@@ -40,6 +40,7 @@ TERMS: Final[Mapping[str, str]] = {
     "pull": "Pull to the senses",
     "push": "Push from the antonyms",
     "push_active": "Antonym rows inside the margin",
+    "tokens_per_second": "Tokens per second",
 }
 
 
@@ -149,8 +150,8 @@ def _whiskers(rows: Sequence[Mapping[str, Any]], scale: float, arms: Sequence[st
     return plot
 
 
-def difference_pictures(results: Mapping[str, Any]) -> list[Picture]:
-    """One picture for every metric: each arm's difference from the baseline with its interval.
+def difference_pictures(results: Mapping[str, Any], prefix: str = "") -> list[Picture]:
+    """One picture for every metric: each arm's difference from the baseline with its interval; `prefix` starts its id.
 
     The teacher and the arms without it would set the scale and hide the rest: they stay in the tables.
     """
@@ -168,7 +169,7 @@ def difference_pictures(results: Mapping[str, Any]) -> list[Picture]:
         plot = _whiskers(found, 100.0 if is_share(metric, results) else 1.0, arms)
         side = "right" if direction(metric) == "higher" else "left"
         note = f"{difference_unit(metric, results)}, better to the {side}".removeprefix(", ")
-        name = f"difference-{len(pictures)}"
+        name = f"{prefix}difference-{len(pictures)}"
         pictures.append(Picture(name, metric_label(metric), note, _prefixed(_item(plot), name)))
     return pictures
 
@@ -215,8 +216,10 @@ def _curves(curves: Mapping[str, Mapping[int, float]], term: str, scale: float, 
     return plot
 
 
-def curve_pictures(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[list[Picture], list[Line]]:
-    """One picture for every term that was logged, and the key to the lines."""
+def curve_pictures(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], prefix: str = ""
+) -> tuple[list[Picture], list[Line]]:
+    """One picture for every term that was logged, and the key to the lines; `prefix` starts the pictures' ids."""
     require("bokeh", "report")
     arms = list(dict.fromkeys(arm_of(run) for run in histories))
     styles = {line.arm: line for line in lines(arms)}
@@ -226,7 +229,7 @@ def curve_pictures(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> tupl
         curves = mean_curves(histories, term)
         if not curves:
             continue
-        name, scale = f"curve-{term}", 100.0 if term == "push_active" else 1.0
+        name, scale = f"{prefix}curve-{term}", 100.0 if term == "push_active" else 1.0
         plot = _curves(curves, term, scale, styles)
         note = "%, by training step" if term == "push_active" else "by training step"
         pictures.append(Picture(name, title, note, _prefixed(_item(plot), name)))

@@ -1,187 +1,70 @@
-"""One self-contained page over a comparison: no request leaves it, and it opens from the disk."""
+"""Self-contained pages over comparisons and dictionaries: no request leaves them, and they open from the disk."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.artefacts import atomic_file
-from sensekd.errors import require
-from sensekd.evaluation.compare import direction
-from sensekd.report.figures import curve_pictures, difference_pictures
-from sensekd.report.labels import (
-    arm_note,
-    baseline_of,
-    difference_unit,
-    humanise,
-    metric_label,
-    number,
-    ordered_arms,
-    ordered_metrics,
-    signed,
-    unit,
-)
-from sensekd.report.verdict import MARKS, findings, outcome, verdict
-from sensekd.report.views import views
+from sensekd.errors import InputError, require
+from sensekd.report.figures import Line, Picture, curve_pictures, difference_pictures
+from sensekd.report.fitting import LIMIT, explorer_part, fit
+from sensekd.report.sections import run_context
+from sensekd.report.sides import side_tables
+from sensekd.report.text import data_json, shown, visible
+from sensekd.report.verdict import verdict
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
 _TEMPLATES: Final = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One number of the table: its interval in words, and what it says against the baseline."""
+class RunData:
+    """One run on a page.
 
-    text: str
-    spread: str = ""
-    outcome: str = ""
-    mark: str = ""
+    Attributes:
+        name: what the run is called; by default the recipe's name.
+        results: the tree of `results.json`: `arms`, `summary`, `differences`, and, each where known, `senses`,
+            `examples` ([{"word", "senses": [{"support", "contexts"}]}]), `coverage`, `chance`, `provenance`, `times`.
+        histories: log records of every student by "arm-seed"; the terms of a record are those of the loss.
+        explorer: what `sensekd.report.explorer.explore` found, or None.
+    """
 
+    results: Mapping[str, Any]
+    histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    explorer: Mapping[str, Any] | None = None
+    name: str = ""
 
-@dataclass(frozen=True)
-class Bar:
-    """One row of a bar list; `share` of the longest, 0 to 1."""
-
-    name: str
-    text: str
-    share: float
-
-
-@dataclass(frozen=True)
-class Facts:
-    """A titled list of names and numbers."""
-
-    title: str
-    rows: tuple[tuple[str, str], ...]
+    @property
+    def title(self) -> str:
+        """The name, or the recipe's."""
+        recipe = (self.results.get("provenance") or {}).get("recipe") or {}
+        return self.name or str(recipe.get("name") or "comparison")
 
 
-def _cell(results: Mapping[str, Any], arm: str, metric: str, mark: str) -> Cell:
-    value = results["summary"][arm].get(metric)
-    if value is None:
-        return Cell("")
-    spread = ""
-    if value.get("n", 1) > 1:
-        spread = f"{number(value['low'], metric, results)}–{number(value['high'], metric, results)}"
-    return Cell(number(value["mean"], metric, results), spread, mark, MARKS.get(mark, ""))  # type: ignore[call-overload]
+def _environment() -> Environment:
+    jinja2 = require("jinja2", "report")
+    from markupsafe import Markup
 
+    def finish(value: object) -> object:
+        # Every string of the data passes here; what the templates themselves say is Markup or text between tags.
+        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
-def _table(results: Mapping[str, Any]) -> dict[str, Any]:
-    baseline, metrics = baseline_of(results), ordered_metrics(results)
-    chance = results.get("chance") or {}
-    rows = []
-    for arm in ordered_arms(results["summary"]):
-        found = findings(results, arm, baseline) if baseline else ()
-        marks = {each.metric: each.outcome for each in found}
-        cells = [_cell(results, arm, metric, marks.get(metric, "")) for metric in metrics]
-        rows.append({"arm": arm, "note": arm_note(arm), "cells": cells, "baseline": arm == baseline})
-    return {
-        "heads": [
-            {"label": metric_label(m), "unit": unit(m, results), "better": direction(m), "name": m} for m in metrics
-        ],
-        "rows": rows,
-        "chance": [number(chance[m], m, results) if m in chance else "" for m in metrics] if chance else [],
-    }
-
-
-def _difference_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
-    rows = []
-    for row in results.get("differences", []):
-        metric, side = row["metric"], outcome(row)
-        numbers = {key: signed(row[key], metric, results) for key in ("mean", "low", "high")}
-        measure = difference_unit(metric, results)
-        names = {"arm": row["arm"], "against": row["against"], "metric": metric_label(metric), "unit": measure}
-        rows.append({**names, **numbers, "n": str(row.get("n", "")), "outcome": side, "mark": MARKS[side]})
-    return rows
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "—"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() and abs(value) >= 1 else f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{humanise(key)} {_plain(item)}" for key, item in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(_plain(item) for item in value)
-    return str(value)
-
-
-def _by_pieces(value: object) -> object:
-    """[1204, 311] -> {"1 piece": 1204, "2 pieces": 311}."""
-    if not isinstance(value, list):
-        return value
-    return {f"{at} piece{'s' if at > 1 else ''}": count for at, count in enumerate(value, 1)}
-
-
-def _facts(title: str, tree: Mapping[str, Any]) -> list[Facts]:
-    """The numbers of a tree: those of the top in one list, and one list for every branch."""
-    tree = {key: _by_pieces(value) if key.endswith("_by_pieces") else value for key, value in tree.items()}
-    here = tuple((humanise(key), _plain(value)) for key, value in tree.items() if not isinstance(value, Mapping))
-    branches = [
-        Facts(f"{title}: {humanise(key)}", tuple((humanise(name), _plain(item)) for name, item in value.items()))
-        for key, value in tree.items()
-        if isinstance(value, Mapping) and value
-    ]
-    return [Facts(title, here), *branches] if here else branches
-
-
-def _supervised(positions: Mapping[str, Any]) -> list[Bar]:
-    """Shares of the labels that the senses supervise; counts and shares are both understood."""
-    labels = float(positions.get("labels") or 0)
-    names = {"own": "own senses", "synonym": "synonyms' senses", "antonym": "antonyms' senses"}
-    bars = []
-    for key, name in names.items():
-        if key not in positions or labels <= 0:
-            continue
-        value = float(positions[key])
-        share = value if value <= 1 < labels else value / labels
-        bars.append(Bar(name, f"{100 * share:.1f} %", min(1.0, share)))
-    return bars
-
-
-def _seconds(value: float) -> str:
-    if value < 100:
-        return f"{value:.1f} s"
-    minutes, seconds = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
-
-
-def _bars(times: Mapping[str, float]) -> list[Bar]:
-    longest = max(times.values(), default=0.0) or 1.0
-    return [Bar(name, _seconds(float(value)), float(value) / longest) for name, value in times.items()]
-
-
-def _senses(senses: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if not senses:
-        return None
-    pairs = [
-        ("Agreement with the gold senses (AMI)", "ami", "shuffled labels", "ami_shuffled"),
-        ("Where the left context tells it (AMI)", "ami_left", "shuffled labels", "ami_left_shuffled"),
-        ("Purity", "purity", "most frequent sense", "purity_most_frequent"),
-    ]
-    boxes = [
-        {"label": label, "value": f"{senses[key]:.2f}", "name": name, "other": f"{senses[other]:.2f}"}
-        for label, key, name, other in pairs
-        if isinstance(senses.get(key), int | float) and isinstance(senses.get(other), int | float)
-    ]
-    shown = {key for _, key, _, other in pairs for key in (key, other)}
-    rest = {key: value for key, value in senses.items() if key not in shown}
-    return {"boxes": boxes, "rest": _facts("Gold senses", rest)}
-
-
-def _yaml(tree: object) -> str:
-    import yaml
-
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    environment: Environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        finalize=finish,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment
 
 
 def _script(text: str) -> Markup:
@@ -199,84 +82,175 @@ def _library() -> Markup:
     return _script("\n".join(script for script in scripts if not script.startswith("Bokeh.set_log_level")))
 
 
-def _context(results: Mapping[str, Any], histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def _read(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _shared(title: str, meta: str) -> dict[str, Any]:
+    """What every page is filled with."""
     from markupsafe import Markup
 
-    differences = difference_pictures(results)
-    curves, key = curve_pictures(histories)
-    provenance = results.get("provenance") or {}
-    coverage = results.get("coverage") or {}
-    times = results.get("times") or {}
-    seeds = sorted({run["seed"] for run in results.get("arms", [])})
-    items = {picture.id: picture.item for picture in (*differences, *curves)}
-    # The three characters that could end or open a tag, escaped inside the JSON itself.
-    pictures = json.dumps(items).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    recipe = provenance.get("recipe") or {}
     return {
-        "name": recipe.get("name") or "comparison",
-        "seeds": seeds,
-        "teacher": provenance.get("teacher") or {},
-        "verdict": verdict(results),
-        "baseline": baseline_of(results),
-        "table": _table(results),
-        "marks": MARKS,
-        "differences": differences,
-        "difference_rows": _difference_rows(results),
-        "views": views(results),
-        "curves": curves,
-        "key": key,
-        "coverage": [
-            fact
-            for part in ("lexicon", "linking", "positions")
-            for fact in _facts(part.title(), coverage.get(part) or {})
-        ],
-        "supervised": _supervised(coverage.get("positions") or {}),
-        "labels": _plain((coverage.get("positions") or {}).get("labels")),
-        "senses": _senses(results.get("senses")),
-        "examples": results.get("examples") or [],
-        "stages": _bars(times.get("stages") or {}),
-        "arm_times": _bars(times.get("arms") or {}),
-        "command": provenance.get("command") or "",
-        "recipe": _yaml(recipe) if recipe else "",
-        "inputs": _facts("Inputs", provenance.get("inputs") or {}),
-        "versions": provenance.get("versions") or {},
-        "library": _library() if items else Markup(""),
-        "pictures": Markup(pictures),
-        "style": Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        "behaviour": _script((_TEMPLATES / "page.js").read_text(encoding="utf-8")),
+        "title": title,
+        "meta": meta,
+        "style": Markup(_read("page.css") + _read("explorer.css")),
+        "explorer_behaviour": _script(_read("explorer.js")),
+        "explorers": [],
+        "library": "",
     }
 
 
-def render_page(results: Mapping[str, Any], histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The page as HTML; equal results give equal text.
+def _meta(run: RunData) -> str:
+    teacher = ((run.results.get("provenance") or {}).get("teacher") or {}).get("model")
+    seeds = sorted({each["seed"] for each in run.results.get("arms", [])})
+    parts = [f"teacher {teacher}"] if teacher else []
+    parts.append(f"{len(run.results['summary'])} arms")
+    if seeds:
+        parts.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}")
+    return " · ".join(parts)
+
+
+def _titles(runs: Sequence[RunData]) -> list[str]:
+    """A name for every run, numbered where two have the same."""
+    names = [run.title for run in runs]
+    return [name if names.count(name) == 1 else f"{name} ({at})" for at, name in enumerate(names, 1)]
+
+
+_Pictures = tuple[Sequence[Picture], Sequence[Picture], Sequence[Line]]
+
+
+def _pictures(runs: Sequence[RunData]) -> list[_Pictures]:
+    """Of every run the pictures of its differences and of its curves, and the key to the lines of these."""
+    prefixes = [_prefix(runs, at) for at in range(len(runs))]
+    return [
+        (difference_pictures(run.results, prefix), *curve_pictures(run.histories, prefix))
+        for run, prefix in zip(runs, prefixes, strict=True)
+    ]
+
+
+def _prefix(runs: Sequence[RunData], at: int) -> str:
+    """What the ids of a run begin with; they stand alone where the run does."""
+    return f"r{at}-" if len(runs) > 1 else ""
+
+
+def _page(
+    runs: Sequence[RunData],
+    drawn: Sequence[_Pictures],
+    trees: Sequence[Mapping[str, Any] | None],
+    left_out: Sequence[int],
+) -> str:
+    """The page with these explorers, which may have fewer words than those of the runs."""
+    from markupsafe import Markup
+
+    environment = _environment()
+    titles = _titles(runs)
+    items: dict[str, Any] = {}
+    parts, explorers = [], []
+    for at, (run, title, tree) in enumerate(zip(runs, titles, trees, strict=True)):
+        prefix = _prefix(runs, at)
+        items |= {picture.id: picture.item for pictures in drawn[at][:2] for picture in pictures}
+        context = run_context(run.results, run.histories, drawn[at], prefix)
+        context["part"] = None
+        if tree is not None and tree["words"]:
+            context["part"] = explorer_part(tree, f"{prefix}explorer", left_out[at])
+            explorers.append({"id": f"{prefix}explorer", "json": data_json(shown(tree))})
+        body = Markup(environment.get_template("run.html.j2").render(context))
+        parts.append({"name": title, "prefix": prefix, "body": body, "headline": verdict(run.results).headline})
+    several = len(runs) > 1
+    tree_of_page = {
+        **_shared(" · ".join(titles), f"{len(runs)} runs" if several else _meta(runs[0])),
+        "runs": parts,
+        "sides": side_tables([run.results for run in runs]) if several else [],
+        "pictures": data_json(shown(items)),
+        "library": _library() if items else "",
+        "behaviour": _script(_read("page.js")),
+        "explorers": explorers,
+    }
+    return environment.get_template("page.html.j2").render(tree_of_page)
+
+
+def render_runs(runs: Sequence[RunData]) -> str:
+    """One run, or several side by side, as HTML of less than 6 MB; equal runs give equal text.
+
+    Explorers give up their last words where the page would be larger.
 
     Raises:
-        InputError: the extra `report` (bokeh, jinja2) is not installed.
+        InputError: no run, or the extra `report` (bokeh, jinja2) is not installed.
     """
-    jinja2 = require("jinja2", "report")
-    require("bokeh", "report")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return str(environment.get_template("page.html.j2").render(_context(results, histories)))
+    if not runs:
+        raise InputError("no run", "at least one", "sensekd report RUN")
+    for module in ("jinja2", "bokeh"):
+        require(module, "report")
+    drawn = _pictures(runs)
+    bare = _page(runs, drawn, [None] * len(runs), [0] * len(runs))
+    trees = [run.explorer for run in runs]
+    if not any(trees):
+        return bare
+    kept = [fit(tree, (LIMIT - len(bare.encode())) // sum(map(bool, trees))) if tree else None for tree in trees]
+    lost = [
+        0 if tree is None or whole is None else len(whole["words"]) - len(tree["words"])
+        for tree, whole in zip(kept, trees, strict=True)
+    ]
+    return _page(runs, drawn, kept, lost)
 
 
-def write_page(results: Mapping[str, Any], histories: Mapping[str, Sequence[Mapping[str, Any]]], out: Path) -> None:
-    """Write the page of a comparison, atomically.
+def render_page(
+    results: Mapping[str, Any],
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    explorer: Mapping[str, Any] | None = None,
+) -> str:
+    """The page of one run; see `RunData` and `render_runs`."""
+    return render_runs([RunData(results, histories, explorer)])
 
-    Args:
-        results: the tree of `results.json`: `arms`, `summary`, `differences`, and, each where known, `senses`,
-            `examples` ([{"word", "senses": [{"support", "contexts"}]}]), `coverage`, `chance`, `provenance`, `times`.
-        histories: log records of every run by "arm-seed"; the terms of a record are those of the loss.
-        out: the file, one HTML page of about 1.4 MB.
 
-    Raises:
-        InputError: the extra `report` (bokeh, jinja2) is not installed.
-    """
-    text = render_page(results, histories)
+def _write(text: str, out: Path) -> None:
     with atomic_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_runs(runs: Sequence[RunData], out: Path) -> None:
+    """Write the page of one run, or of several side by side, atomically.
+
+    Raises:
+        InputError: as `render_runs`.
+    """
+    _write(render_runs(runs), out)
+
+
+def write_page(
+    results: Mapping[str, Any],
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    out: Path,
+    explorer: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the page of one run, atomically; see `RunData`.
+
+    Raises:
+        InputError: the extra `report` (bokeh, jinja2) is not installed.
+    """
+    _write(render_page(results, histories, explorer), out)
+
+
+def render_explorer(explorer: Mapping[str, Any], name: str) -> tuple[str, int]:
+    """The sense explorer alone as HTML of less than 6 MB, and how many words stand on it.
+
+    Raises:
+        InputError: the extra `report` is not installed.
+    """
+    environment = _environment()
+    shared = _shared(name, f"{explorer['available']:,} words")
+    tree = fit(explorer, LIMIT - len(_read("page.css") + _read("explorer.css") + _read("explorer.js")))
+    part = explorer_part(tree, "explorer", len(explorer["words"]) - len(tree["words"]))
+    page = {**shared, "part": part, "explorers": [{"id": "explorer", "json": data_json(shown(tree))}]}
+    return environment.get_template("senses.html.j2").render(page), len(tree["words"])
+
+
+def write_explorer(explorer: Mapping[str, Any], name: str, out: Path) -> int:
+    """Write the sense explorer alone, atomically; returns how many words stand on it.
+
+    Raises:
+        InputError: the extra `report` is not installed.
+    """
+    text, words = render_explorer(explorer, name)
+    _write(text, out)
+    return words

@@ -57,7 +57,8 @@ class SenseReading:
     flags: dict[str, str] = field(default_factory=dict)
 
 
-def _token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    """The text of a token, with the space that it begins with."""
     # Metaspace decoders drop a leading space; the piece itself still has the marker.
     text = str(tokenizer.decode([token]))
     piece = tokenizer.convert_ids_to_tokens(token)
@@ -94,11 +95,11 @@ def _neighbours(
                 found.setdefault(token, value)
         if len(found) >= NEIGHBOURS or wanted >= len(distances):
             nearest = list(found.items())[:NEIGHBOURS]
-            return [(_token_text(tokenizer, token), round(value, 4)) for token, value in nearest]
+            return [(token_text(tokenizer, token), round(value, 4)) for token, value in nearest]
         wanted *= 2
 
 
-def _related(
+def related_rows(
     dictionary: SenseDictionary,
     tokenizer: PreTrainedTokenizerBase,
     relations: TokenRelations,
@@ -119,7 +120,7 @@ def _related(
         else:
             continue
         if len(rows):
-            text = _token_text(tokenizer, pieces[0]) if len(pieces) == 1 else str(tokenizer.decode(pieces))
+            text = token_text(tokenizer, pieces[0]) if len(pieces) == 1 else str(tokenizer.decode(pieces))
             found.append((text, rows))
     return found
 
@@ -136,7 +137,7 @@ def _contexts(dictionary: SenseDictionary, tokenizer: PreTrainedTokenizerBase, r
 
 def _refuse(dictionary: SenseDictionary, tokenizer: PreTrainedTokenizerBase, word: str, tokens: Sequence[int]) -> None:
     if tokens:
-        names = ", ".join(repr(_token_text(tokenizer, token)) for token in tokens)
+        names = ", ".join(repr(token_text(tokenizer, token)) for token in tokens)
         raise InputError(
             f"{word!r} is a token ({names}), but no state of the sample was filed under it",
             "a word that occurs in the corpus",
@@ -177,7 +178,7 @@ def describe(
     readings: list[SenseReading] = []
     for token in tokens:
         related = {
-            kind: [] if relations is None else _related(dictionary, tokenizer, relations, kind, token, compose)
+            kind: [] if relations is None else related_rows(dictionary, tokenizer, relations, kind, token, compose)
             for kind in ("synonym", "antonym")
         }
         readings += _describe_token(dictionary, tokenizer, token, related, set(tokens))
@@ -199,7 +200,7 @@ def _describe_token(
     return [
         SenseReading(
             token=token,
-            text=_token_text(tokenizer, token),
+            text=token_text(tokenizer, token),
             row=row,
             support=int(dictionary.support[row]),
             share=round(int(dictionary.support[row]) / total, 4),
