@@ -22,19 +22,25 @@ def test_a_missing_extra_is_named() -> None:
 
 EXTRAS = {"eval": ["lm_eval", "sklearn", "scipy"], "wordnet": ["wn"], "report": ["bokeh", "jinja2"]}
 
+# Its classes are lm-eval's own tasks; it is imported where a suite runs, behind `require`.
+BEHIND_A_WALL = "sensekd.evaluation.harness"
+
 BLOCKED = """
 import sys
 sys.modules.update(dict.fromkeys({blocked!r}))  # None: the import fails, as if it were not installed
 import pkgutil, sensekd
 for module in pkgutil.walk_packages(sensekd.__path__, "sensekd."):
-    __import__(module.name)
+    if module.name != {behind!r}:
+        __import__(module.name)
 print("imported")
 """
 
 
 def test_extras_are_walls_every_module_imports_without_them() -> None:
     blocked = sorted(name for names in EXTRAS.values() for name in names)
-    done = subprocess.run([sys.executable, "-c", BLOCKED.format(blocked=blocked)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED.format(blocked=blocked, behind=BEHIND_A_WALL)], capture_output=True, text=True
+    )
     assert done.stdout.strip() == "imported", done.stderr
 
 
