@@ -15,9 +15,9 @@ from sensekd.config import Recipe
 from sensekd.corpus import TokenDocuments
 from sensekd.errors import InputError
 from sensekd.pipeline.lock import exclusive, part_lock
-from sensekd.pipeline.prepare import prepare_senses, prepare_shard, sampling_key
+from sensekd.pipeline.prepare import prepare_relations, prepare_senses, prepare_shard, sampling_key
 from sensekd.pipeline.run import open_workspace
-from sensekd.pipeline.single import build_senses_of, sense_documents, senses_facts
+from sensekd.pipeline.single import sense_documents, senses_facts
 from sensekd.pipeline.stages import Reporter, Silent
 from sensekd.pipeline.workspace import Workspace
 
@@ -28,6 +28,7 @@ _PATIENCE = timedelta(days=30)
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One process at a time inside the block, of all that work in this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -89,19 +90,18 @@ def build_together(recipe: Recipe, reporter: Reporter) -> dict[str, Any]:
     try:
         rank, size = distributed.get_rank(), distributed.get_world_size()
         work = open_workspace(recipe, reporter if rank == 0 else Silent(), together=True)
+        documents = _documents(work)
         if recipe.senses.dictionary is None:
-            documents = _documents(work)
             sampled = work.stages.fresh("sample", sampling_key(work, documents), [work.path("sample")])
             distributed.barrier(group=patient)
             if not sampled:
                 prepare_shard(work, documents, Shard(rank + 1, size))
             distributed.barrier(group=patient)
         if rank == 0:
-            if recipe.senses.dictionary is None:
-                prepare_senses(work, documents)
-                for index in range(1, size + 1):
-                    shutil.rmtree(work.path(f"sample-{Shard(index, size).name}"), ignore_errors=True)
-            build_senses_of(recipe, reporter)
+            prepare_relations(work)
+            prepare_senses(work, documents)
+            for index in range(1, size + 1):
+                shutil.rmtree(work.path(f"sample-{Shard(index, size).name}"), ignore_errors=True)
         distributed.barrier(group=patient)
         return senses_facts(work.senses) if rank == 0 else {}
     finally:
