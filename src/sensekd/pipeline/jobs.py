@@ -187,7 +187,7 @@ class Bench:
     def _train_and_evaluate(self, job: Job, progress: Progress) -> None:
         with peak_memory() as memory:
             record = self.evaluate(job, self.train(job, progress))
-        write_record(job.outputs(self.work.output)[-1], record, memory)
+        write_json(job.outputs(self.work.output)[-1], {**record, "memory": memory})
 
     def _scratch(self, job: Job) -> Path:
         return self.work.path("work", f"{job.name}-{fingerprint(job.key(self.work))}")
@@ -298,11 +298,6 @@ class Bench:
 
         device = student_device(self.work.recipe, self.work.teacher.model)
         return load_student(job.student(self.work.output), device)
-
-
-def write_record(path: Path, record: Mapping[str, Any], memory: Mapping[str, int]) -> None:
-    """Write what a job found; `memory` is its peak in bytes, on `host` and `gpu`."""
-    write_json(path, {**record, "memory": dict(memory)})
 
 
 def evaluate_model(bench: Bench, model: PreTrainedModel, split: str = HELDOUT) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sensekd.pipeline.jobs import TEACHER, Bench, Job, write_record
+from sensekd.artefacts import write_json
+from sensekd.pipeline.jobs import TEACHER, Bench, Job
 from sensekd.pipeline.memory import peak_memory
 from sensekd.pipeline.workspace import Workspace, pick_device
 from sensekd.training.processes import Crew
@@ -32,8 +33,7 @@ class Stage:
         name: shown to the user, and the stamp's name.
         job: what is trained.
         outputs: what it leaves.
-        conclude: is called with the result in the process that leads; what it returns is written to the last output,
-            with the peak memory of that process.
+        conclude: is called with the result in the process that leads; what it returns is written to the last output.
     """
 
     name: str
@@ -47,7 +47,7 @@ def _trains(work: Workspace, job: Job) -> bool:
 
 
 def run_stage(bench: Bench, crew: Crew, stage: Stage) -> bool:
-    """Train, in every process, unless the stage is fresh; rank 0 decides that, and puts the stamp on it.
+    """Train, in every process, unless the stage is fresh; rank 0 decides that, and stamps it with its own peak memory.
 
     Returns:
         Whether it was run.
@@ -67,8 +67,9 @@ def run_stage(bench: Bench, crew: Crew, stage: Stage) -> bool:
             crew.lead(lambda: record.update(stage.conclude(result)))
         else:
             crew.lead(lambda: record.update(stage.conclude(bench.train(job, progress))))
-    crew.lead(lambda: write_record(outputs[-1], record, memory))
-    crew.lead(lambda: stages.done(stage.name, job.key(work), outputs, time.perf_counter() - start))
+    # Memory goes to the stamp: what `distill` leaves of a student without training is the same in equal runs.
+    crew.lead(lambda: write_json(outputs[-1], record))
+    crew.lead(lambda: stages.done(stage.name, job.key(work), outputs, time.perf_counter() - start, memory))
     stages.reporter.note(f"{stage.name}: done in {time.perf_counter() - start:.1f} s")
     return True
 
