@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,8 +40,8 @@ class Killer:
         self.ordered = self.met = 0
         self.written: set[str] = set()
 
-    def kill(self, begin: str, span: tuple[int, float], *command: str) -> None:
-        """One kill within so many operations or seconds after `begin`."""
+    def kill(self, begin: str, span: tuple[int, float], *command: str) -> bool:
+        """One kill within so many operations or seconds after `begin`; whether it met the command alive."""
         by_time = self.generator.random() < 0.5
         moment = self.generator.random()
         order = {"delay": moment * span[1]} if by_time else {"event": 1 + int(moment * span[0])}
@@ -52,6 +53,7 @@ class Killer:
             assert self.written <= reused_in(ended.said) | done_in(ended.said), "what was reported written is reused"
             assert not self.written & done_in(ended.said)
         self.written |= done_in(ended.said)
+        return bool(ended.code == -9)
 
 
 def kill_preparation(home: Nursery, folder: Path, kills: int, seed: int) -> str:
@@ -65,7 +67,10 @@ def kill_preparation(home: Nursery, folder: Path, kills: int, seed: int) -> str:
     killer = Killer(home, seed)
     for stage in STAGES:
         for _ in range(kills):
-            killer.kill(f"{stage}: started", spans[stage], *command)
+            if not killer.kill(f"{stage}: started", spans[stage], *command):
+                # It came to its end, and the next kill would find nothing under way.
+                shutil.rmtree(run)
+                killer.written.clear()
     last = home.run(*command)
     assert last.code == 0, last.said
     assert killer.written <= reused_in(last.said)
