@@ -17,6 +17,7 @@ from sensekd.errors import InputError
 from sensekd.provenance import tokenizer_fingerprint
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
 FORMAT: Final = 1
@@ -60,6 +61,11 @@ def _rows(dataset: Iterable[dict[str, Any]], config: CorpusConfig) -> Iterator[d
         except ValueError as error:
             raise _unreadable(config, error) from error
         yield row
+
+
+def ids_hash(ids: Sequence[int] | NDArray[Any]) -> int:
+    """The identity of a document or a prompt: 64 bits of its ids, whatever their dtype."""
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(ids, dtype=np.uint32).tobytes())
 
 
 def source_rows(config: CorpusConfig) -> Iterator[dict[str, Any]]:
@@ -250,7 +256,7 @@ def write_documents(
                 marks.write(mask.tobytes())
                 masked |= supervised is not None
                 lengths.append(len(row))
-                hashes.append(xxhash.xxh3_64_intdigest(row.astype(np.uint32).tobytes()))
+                hashes.append(ids_hash(row))
         if not lengths:
             raise InputError(
                 f"the corpus {config.name} has no document left (skip_documents={config.skip_documents})",

@@ -18,12 +18,13 @@ from training_world import VOCABULARY, tiny, tokenizer
 from transformers import GenerationConfig
 
 from sensekd.config import CorpusConfig, RespondConfig
+from sensekd.corpus import ids_hash
 from sensekd.errors import InputError, SenseKDError
 from sensekd.provenance import TeacherIdentity
 from sensekd.training import respond as module
 from sensekd.training.encoding import Encoder
 from sensekd.training.mixture import tokenise_corpus
-from sensekd.training.respond import Asked, Responses, prompt_hash, respond
+from sensekd.training.respond import Asked, Responses, respond
 
 END = 2
 
@@ -50,7 +51,7 @@ def by_hand(teacher: Any, prompt: list[int], config: RespondConfig) -> list[int]
     for step in range(config.tokens):
         scores = teacher(torch.tensor([prompt + said]), use_cache=False).logits[0, -1].double().numpy()
         if config.temperature > 0:
-            bits = np.random.Philox(key=[prompt_hash(prompt), config.seed], counter=[0, 0, 0, step])
+            bits = np.random.Philox(key=[ids_hash(prompt), config.seed], counter=[0, 0, 0, step])
             scores = scores / config.temperature + np.random.Generator(bits).gumbel(size=len(scores))
         said.append(int(scores.argmax()))
         if said[-1] == END:
@@ -89,7 +90,7 @@ def test_draws_follow_the_softmax(tmp_path: Path) -> None:
         logits = teacher.model(torch.tensor([prompt])).logits[0, -1]
     wanted = (logits / 1.5).softmax(0).numpy()
     count = 600
-    noise = [module._noise([prompt_hash(prompt)], seed, len(prompt)) for seed in range(count)]
+    noise = [module._noise([ids_hash(prompt)], seed, len(prompt)) for seed in range(count)]
     scores = (logits / 1.5)[None]
     drawn = Counter(int(each(torch.tensor([prompt]), scores).argmax()) for each in noise)
     for token in wanted.argsort()[-3:].tolist():

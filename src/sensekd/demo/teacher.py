@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +12,7 @@ from sensekd.config import CorpusConfig
 from sensekd.corpus import documents, tokenise
 from sensekd.training.data import TokenBlocks, collate
 from sensekd.training.teacher import quiet_transformers
+from sensekd.training.threads import threads
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments
@@ -107,26 +107,14 @@ def train_teacher(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.work.") as work:
         blocks = TokenBlocks(tokenise(config, tokenizer, Path(work) / "tokens"), BLOCK)
-        with _one_thread():
+        # At this size a second thread costs more than it gives, and the weights would depend on how many there are.
+        with threads(1):
             _fit(teacher, blocks, _arguments(Path(work), seed, steps), progress)
     with quiet_transformers(), atomic_directory(folder) as temporary:
         teacher.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         for file in temporary.rglob("*"):
             file.chmod(0o644)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """At this size a second thread costs more than it gives, and the weights would depend on how many there are."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _arguments(work: Path, seed: int, steps: int) -> TrainingArguments:

@@ -16,13 +16,13 @@ from sensekd.training import processes
 from sensekd.training.arguments import training_arguments
 from sensekd.training.checkpoints import clear, newest_checkpoint, step_of
 from sensekd.training.data import TokenBlocks, collate
-from sensekd.training.digests import digest as _digest
+from sensekd.training.digests import digest
 from sensekd.training.export import export_student
 from sensekd.training.failures import explained
 from sensekd.training.packing import refuse_mixing
 from sensekd.training.sharding import Originals
 from sensekd.training.supervision import SenseSupervision
-from sensekd.training.threads import threads as _threads
+from sensekd.training.threads import threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,14 +94,14 @@ def _made_from(
         "data": blocks.identity,
         "shared_layers": apprentice.trunk.layers,
         # Before training the student is the teacher's own layers, and what was drawn with the seed.
-        "student": _digest(apprentice.trained.state_dict().values()),
+        "student": digest(apprentice.trained.state_dict().values()),
     }  # fmt: skip
     if processes.count() > 1:
         made_from["processes"] = processes.count()
     if senses is not None:
         table = senses.table
         lists = (tensor for each in (table.own, table.positive, table.negative) for tensor in (each.indptr, each.ids))
-        made_from["senses"] = _digest(chain(table.row_blocks(), lists, (senses.starts_word, senses.ends_word)))
+        made_from["senses"] = digest(chain(table.row_blocks(), lists, (senses.starts_word, senses.ends_word)))
         made_from["sigma2"] = table.sigma2
     return made_from
 
@@ -200,7 +200,7 @@ def _feed(
     if teacher is None:
         return TeacherFeed(TeacherCache.open(cache.folder, cache.made_from), blocks)
     feed = make_feed(teacher, apprentice.cut, apprentice.trunk, recipe, blocks, senses, cache)
-    with _threads(recipe.training.threads):
+    with threads(recipe.training.threads):
         return complete(feed) if recipe.cache.mode == "before" else feed
 
 
@@ -296,7 +296,7 @@ def distill(
     if feed is not None:
         made_from["cache"] = feed.cache.folder.name
     distillation = Distillation(teacher, recipe.loss, supervision, trunk.layers, made_from, cut.vocabulary, feed)
-    with _threads(recipe.training.threads), explained(recipe):
+    with threads(recipe.training.threads), explained(recipe):
         trainer, start, seconds = _train(apprentice, distillation, recipe, steps, blocks, work, progress)
     if trainer.is_world_process_zero():
         apprentice.finish()

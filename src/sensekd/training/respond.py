@@ -29,6 +29,7 @@ from sensekd.artefacts import (
     readable,
     write_manifest,
 )  # fmt: skip
+from sensekd.corpus import ids_hash
 from sensekd.errors import InputError, SenseKDError
 
 if TYPE_CHECKING:
@@ -46,11 +47,6 @@ _KIND: Final = "responses"
 _WIDTH: Final = 32
 # Prompts that are stored together: what an interruption costs at most.
 _CHUNK: Final = 256
-
-
-def prompt_hash(ids: Sequence[int]) -> int:
-    """The identity of a prompt: 64 bits of its ids."""
-    return xxhash.xxh3_64_intdigest(np.asarray(ids, dtype=np.uint32).tobytes())
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ class Responses:
         Raises:
             InputError: the teacher was never asked.
         """
-        number = self._index.get(prompt_hash(prompt))
+        number = self._index.get(ids_hash(prompt))
         if number is None:
             raise InputError(
                 f"no continuation of a prompt of {len(prompt)} tokens among {len(self)}",
@@ -158,7 +154,7 @@ def respond(
     """
     distinct: dict[int, NDArray[np.uint32]] = {}
     for prompt in prompts:
-        distinct.setdefault(prompt_hash(prompt), np.asarray(prompt, dtype=np.uint32))
+        distinct.setdefault(ids_hash(prompt), np.asarray(prompt, dtype=np.uint32))
     room = _room(asked, distinct.values(), config)
     hashes = np.fromiter(distinct, dtype=np.uint64, count=len(distinct))
     settings = config.model_dump(mode="json")

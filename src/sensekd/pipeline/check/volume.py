@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-import xxhash
 
 from sensekd.config import CorpusConfig, Recipe
+from sensekd.corpus import ids_hash
 from sensekd.errors import InputError
 from sensekd.pipeline.check.memory import Part, size_of
 
@@ -74,7 +74,7 @@ class _Count:
     def add(self, ids: NDArray[Any]) -> None:
         self.tokens += len(ids)
         self.documents += 1
-        digest = xxhash.xxh3_64_intdigest(np.ascontiguousarray(ids, dtype=np.uint32).tobytes())
+        digest = ids_hash(ids)
         if digest in self._seen:
             return
         self._seen.add(digest)
