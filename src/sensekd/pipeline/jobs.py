@@ -90,11 +90,13 @@ class Job:
             settings["cache"] = tree["cache"]
         if self.arm == TEACHER:
             settings = {"evaluation": tree["evaluation"]}
-        upstream = {name: work.artefact(name) for name in _UPSTREAM}
+        # Without senses or hidden states in the loss no dictionary is looked at: plain KD stands when it is made anew.
+        sensed = steps > 0 and (recipe.loss.lam > 0 or recipe.loss.mu > 0)
+        upstream = {name: work.artefact(name) for name in _UPSTREAM if sensed or name != "senses"}
         if self.arm != TEACHER and steps and processes.count() > 1:
             # `batch_size` is that of a process: more of them read more.
             upstream["processes"] = str(processes.count())
-        if self.senses:
+        if self.senses and sensed:
             upstream["senses"] = content_id(work.path(self.senses))
         if self.split != HELDOUT:
             settings["evaluation"] = {name: tree["evaluation"][name] for name in ("batch_size", "sequence_length")}

@@ -1,0 +1,218 @@
+"""What the study compares: every experiment as a recipe, with the question that it answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path("runs/study")
+RESULTS: Final = Path("docs/study")
+STORIES: Final = "${SENSEKD_DATA}/corpora/tinystories"
+WORDNET: Final = "${SENSEKD_DATA}/lexicon/wordnet/wordnet-3.0.lmf.xml.xz"
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One `sensekd compare` (or one `--sensitivity`).
+
+    Attributes:
+        name: of its recipe, its folder and its results.
+        question: what it is for.
+        tree: the recipe.
+        sensitivity: vary one factor at a time instead of comparing arms.
+    """
+
+    name: str
+    question: str
+    tree: Tree
+    sensitivity: bool = False
+
+
+def _stories(name: str, **part: Any) -> Tree:
+    return {"path": f"{STORIES}/{name}", "format": "text", "separator": "<|endoftext|>", **part}
+
+
+def _books(name: str, **part: Any) -> Tree:
+    return {"path": f"{ROOT}/texts/{name}.jsonl", **part}
+
+
+# Of every teacher: its folder, its training text, and two held-out texts that share no document with one another.
+TEACHERS: Final[Mapping[str, Tree]] = {
+    "stories3m": {
+        "model": "${SENSEKD_DATA}/models/stories3m",
+        "corpus": _stories("tinystories_test_decoded.txt"),
+        "development": _stories("tinystories_val_decoded.txt", max_documents=120),
+        "test": _stories("tinystories_val_decoded.txt", skip_documents=1000, max_documents=240),
+    },
+    **{
+        name: {
+            "model": f"{ROOT}/{name}",
+            "corpus": _books("train"),
+            "development": _books("development", max_documents=40),
+            "test": _books("test", max_documents=80),
+        }
+        for name in ("books8k", "books1k")
+    },
+}
+
+TOKENS: Final = 20_480
+"""Tokens of the little regime: 160 rows of 128, read 12 times."""
+
+
+def base(teacher: str, output: str, *, tokens: int | None = TOKENS) -> Tree:
+    """The regime that was fixed beforehand: little text read often, half of the layers, the top one trained, κ = 1."""
+    known = TEACHERS[teacher]
+    corpus = {**known["corpus"], **({} if tokens is None else {"max_tokens": tokens})}
+    return {
+        "name": f"study-{output}",
+        "output": f"{ROOT}/{output}",
+        "device": "cpu",
+        "teacher": {"model": known["model"]},
+        "corpus": corpus,
+        "lexicon": {"sources": [{"kind": "wordnet", "path": WORDNET}]},
+        "linking": {"floor": 0.0},
+        "student": {"layers": 3, "train_top": 1},
+        "loss": {"kappa": 1},
+        "training": {"steps": 240, "batch_size": 8, "sequence_length": 128, "learning_rate": 1e-3},
+        "evaluation": {"corpus": known["test"]},
+        "compare": {"seeds": [0, 1, 2], "workers": 2, "correction": "holm"},
+    }
+
+
+def changed(tree: Tree, changes: Mapping[str, Any]) -> Tree:
+    """A copy with dotted keys replaced."""
+    new = copy.deepcopy(tree)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        at = new
+        for name in path:
+            at = at.setdefault(name, {})
+        at[last] = value
+    return new
+
+
+TUNE: Final[Tree] = {
+    "trials": 5,
+    "metric": "kl",
+    "space": {
+        "training.learning_rate": {"low": 5e-4, "high": 4e-3},
+        "loss.alpha": {"low": 0.3, "high": 3.0},
+        "loss.lambda": {"low": 0.3, "high": 10.0},
+        "loss.mu": {"low": 0.3, "high": 10.0},
+    },
+}
+
+
+def _main(teacher: str) -> Experiment:
+    tree = changed(base(teacher, f"{teacher}-main"), {
+        "compare.seeds": [0, 1, 2, 3, 4],
+        "compare.development": {"corpus": TEACHERS[teacher]["development"]},
+        "compare.tune": TUNE,
+    })  # fmt: skip
+    return Experiment(f"{teacher}-main", "Does DSKD beat plain KD at equal tokens, every arm tuned alike?", tree)
+
+
+def _time(teacher: str) -> Experiment:
+    tree = changed(base(teacher, f"{teacher}-time"), {
+        "loss.lambda": LAMBDA,
+        "compare.arms": ["kd", "dskd"],
+        "compare.seeds": [0, 1, 2, 3, 4],
+        "compare.budget": "time",
+        "compare.costs": {"kd": 1.0, "dskd": COST},
+    })  # fmt: skip
+    return Experiment(f"{teacher}-time", "Does it at equal time?", tree)
+
+
+LAMBDA: Final = 3.0
+"""λ of the side questions."""
+
+COST: Final = 1.05
+"""Time of a step of `dskd` over one of `kd`: what the paper reports; `make bench ONLY=steps` measures less."""
+
+PIECES: Final[Mapping[str, Tree]] = {
+    "hidden-3": {"loss.lambda": 0.0, "loss.mu": 3.0},
+    "own": {"loss.synonyms": False, "loss.antonyms": False},
+    "own-kappa5": {"loss.synonyms": False, "loss.antonyms": False, "loss.kappa": 5},
+    "synonyms": {"loss.antonyms": False},
+    "antonyms": {"loss.synonyms": False},
+    "relative": {"loss.push": "relative"},
+}
+"""What each part adds: arms beside `kd`."""
+
+
+def _pieces(teacher: str) -> list[Experiment]:
+    arms = {"compare.arms": ["kd", "dskd"], "compare.custom": dict(PIECES), "loss.lambda": LAMBDA}
+    own = {"compare.arms": ["kd", "dskd-own"], "loss.lambda": LAMBDA}
+    # One folder for all: what a variant does not touch (plain KD above all) is trained once.
+    plain = base(teacher, f"{teacher}-little")
+    found = [Experiment(f"{teacher}-pieces", "What do own senses, synonyms, antonyms each add?", changed(plain, arms))]
+    variants: dict[str, tuple[str, Tree]] = {
+        "hypernyms": ("What do hypernyms add?", {"lexicon.hypernyms": 0.5, "compare.arms": ["kd", "dskd"]}),
+        "next": ("States filed under the actual next token", {"senses.assignment": "next"}),
+        "agree": ("States kept where prediction and text agree", {"senses.assignment": "agree"}),
+        "adaptive": ("As many senses as the states need", {"senses.k": "adaptive"}),
+        "k40": ("Many senses", {"senses.k": 40}),
+        "more-text": ("Senses of all of the text, training on little of it",
+                      {"senses.corpus": TEACHERS[teacher]["corpus"], "senses.k": 40}),
+    }  # fmt: skip
+    for name, (question, changes) in variants.items():
+        tree = changed(plain, {**own, **changes})
+        found.append(Experiment(f"{teacher}-{name}", question, tree))
+    published = changed(plain, {
+        "compare.arms": ["kd", "dskd"], "preset": "published", "student.train_top": 1,
+    })  # fmt: skip
+    del published["loss"]["kappa"]
+    found.append(Experiment(f"{teacher}-published", "The published setting, in its raw units", published))
+    return found
+
+
+def _regimes(teacher: str) -> list[Experiment]:
+    arms = {"compare.arms": ["kd", "kd+hidden", "dskd-own", "dskd"], "loss.lambda": LAMBDA}
+    variants: dict[str, tuple[str, Tree, int | None]] = {
+        "much-text": ("Much text, read once", {}, None),
+        "top2": ("Two trainable layers", {"student.train_top": 2}, TOKENS),
+        "top3": ("Three trainable layers", {"student.train_top": 3}, TOKENS),
+        "third": ("A third of the layers", {"student.layers": 2}, TOKENS),
+    }
+    return [
+        Experiment(
+            f"{teacher}-{name}", question, changed(base(teacher, f"{teacher}-{name}", tokens=tokens), {**arms, **more})
+        )
+        for name, (question, more, tokens) in variants.items()
+    ]
+
+
+def _sensitivity(teacher: str) -> Experiment:
+    tree = changed(base(teacher, f"{teacher}-sensitivity"), {
+        "compare.arms": ["kd", "dskd"],
+        "compare.seeds": [0],
+        "compare.development": {"corpus": TEACHERS[teacher]["development"]},
+        "compare.sensitivity": {
+            "lambda": [0.3, 1.0, 3.0, 10.0], "kappa": [1, 2, 5], "k": [5, 10, 40], "margin": [0.4, 0.8, 1.6],
+        },
+    })  # fmt: skip
+    return Experiment(f"{teacher}-sensitivity", "Does one default serve several teachers?", tree, sensitivity=True)
+
+
+def plan() -> dict[str, Experiment]:
+    """All experiments by name, in the order in which they are run."""
+    pairs = ("stories3m", "books8k")
+    small = changed(base("books1k", "books1k-main"), {
+        "loss.lambda": LAMBDA, "compare.arms": ["pruned", "ce", "kd", "kd+hidden", "dskd-own", "dskd"],
+    })  # fmt: skip
+    found = [
+        *(_main(teacher) for teacher in pairs),
+        Experiment("books1k-main", "Does a small vocabulary gain more?", small),
+        *_pieces("stories3m"),
+        *(_sensitivity(teacher) for teacher in pairs),
+        *(_time(teacher) for teacher in pairs),
+        *_regimes("stories3m"),
+        *_regimes("books8k"),
+        *_pieces("books8k"),
+    ]
+    return {experiment.name: experiment for experiment in found}
