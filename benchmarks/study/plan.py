@@ -56,7 +56,7 @@ TEACHERS: Final[Mapping[str, Tree]] = {
             "development": _books("development", max_documents=40),
             "test": _books("test", max_documents=80),
         }
-        for name in ("books8k", "books1k")
+        for name in ("books4k", "books1k")
     },
 }
 
@@ -201,7 +201,7 @@ def _sensitivity(teacher: str) -> Experiment:
 
 def plan() -> dict[str, Experiment]:
     """All experiments by name, in the order in which they are run."""
-    pairs = ("stories3m", "books8k")
+    pairs = ("stories3m", "books4k")
     small = changed(base("books1k", "books1k-main"), {
         "loss.lambda": LAMBDA, "compare.arms": ["pruned", "ce", "kd", "kd+hidden", "dskd-own", "dskd"],
     })  # fmt: skip
@@ -212,7 +212,7 @@ def plan() -> dict[str, Experiment]:
         *(_sensitivity(teacher) for teacher in pairs),
         *(_time(teacher) for teacher in pairs),
         *_regimes("stories3m"),
-        *_regimes("books8k"),
-        *_pieces("books8k"),
+        *_regimes("books4k"),
+        *_pieces("books4k"),
     ]
     return {experiment.name: experiment for experiment in found}

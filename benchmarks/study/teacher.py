@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,8 +15,9 @@ from sensekd.corpus import documents, tokenise
 from sensekd.demo.teacher import train_tokenizer
 from sensekd.training.data import TokenBlocks, collate
 
-VOCABULARIES: Final = {"books8k": 8192, "books1k": 1024}
-STEPS: Final = 4000
+VOCABULARIES: Final = {"books4k": 4096, "books1k": 1024}
+STEPS: Final = {"books4k": 3000, "books1k": 4000}
+"""About one pass over the text for both: a small vocabulary writes it in more tokens."""
 BATCH: Final = 8
 BLOCK: Final = 128
 SHAPE: Final[dict[str, Any]] = {
@@ -32,7 +31,7 @@ SHAPE: Final[dict[str, Any]] = {
 }
 
 
-def train(name: str, texts: Path, folder: Path, *, steps: int = STEPS, seed: int = 0) -> dict[str, float]:
+def train(name: str, texts: Path, folder: Path, *, steps: int | None = None, seed: int = 0) -> dict[str, float]:
     """Train the teacher `name` on `train.jsonl` of `texts`; what it took and its loss on `development.jsonl`.
 
     One thread, mixed precision (bfloat16 products, float32 weights), a cosine to zero; the folder is written whole.
@@ -41,6 +40,7 @@ def train(name: str, texts: Path, folder: Path, *, steps: int = STEPS, seed: int
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
     torch.set_num_threads(1)
+    steps = STEPS[name] if steps is None else steps
     started = time.process_time()
     config = CorpusConfig(path=str(texts / "train.jsonl"))
     tokenizer = train_tokenizer(documents(config), VOCABULARIES[name])
@@ -76,11 +76,3 @@ def train(name: str, texts: Path, folder: Path, *, steps: int = STEPS, seed: int
     shutil.rmtree(folder, ignore_errors=True)
     written.replace(folder)
     return facts
-
-
-if __name__ == "__main__":
-    from benchmarks.study.texts import write_texts
-
-    root = Path("runs/study")
-    print(write_texts(Path(os.environ["SENSEKD_DATA"]), root / "texts"), flush=True)
-    print(train(sys.argv[1], root / "texts", root / sys.argv[1]), flush=True)
