@@ -90,6 +90,7 @@ def test_limits() -> None:
         (("MODEL", "--suite", "paper", "--data", "DATA", "--task", "arc"), "no benchmark 'arc'"),
         (("MODEL", "--suite", "paper", "--data", "EMPTY"), "no benchmark under"),
         # Before the model is looked for.
+        (("nobody/there", "--data", "EMPTY"), "no files of coarsewsd20, simlex999"),
         (("nobody/there", "--suite", "paper-chat", "--data", "EMPTY"), "no benchmark under"),
         (("MODEL", "--suite", "paper", "--recipe", "r.yaml"), "--recipe with --suite paper"),
         (("MODEL",), "neither --recipe nor --data"),

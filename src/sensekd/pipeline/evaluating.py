@@ -100,9 +100,11 @@ def _run(
 
 def _look_at_data(request: Request) -> None:
     """Refuse what is wrong with the choice and the files before a model is loaded, which may take minutes."""
+    from sensekd.evaluation.lexical import lexical_files
     from sensekd.evaluation.paper import SHOTS, chosen_names, local_rows
 
     if request.suite == "intrinsic":
+        lexical_files(request.choice)
         return
     if request.suite == "paper":
         require("lm_eval", "eval")
