@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from sensekd.cli.main import app
 from sensekd.errors import InputError
-from sensekd.pipeline.evaluating import Request, parse_limits, table
+from sensekd.pipeline.evaluating import Request, parse_limits, results_file, table
 
 pytest.importorskip("lm_eval", reason="needs the extra `eval`")
 
@@ -89,6 +89,9 @@ def test_limits() -> None:
         (("MODEL", "--suite", "paper", "--data", "DATA", "--limit", "some"), "--limit 'some'"),
         (("MODEL", "--suite", "paper", "--data", "DATA", "--task", "arc"), "no benchmark 'arc'"),
         (("MODEL", "--suite", "paper", "--data", "EMPTY"), "no benchmark under"),
+        # Before the model is looked for.
+        (("nobody/there", "--data", "EMPTY"), "no files of coarsewsd20, simlex999"),
+        (("nobody/there", "--suite", "paper-chat", "--data", "EMPTY"), "no benchmark under"),
         (("MODEL", "--suite", "paper", "--recipe", "r.yaml"), "--recipe with --suite paper"),
         (("MODEL",), "neither --recipe nor --data"),
         (("MODEL", "--data", "DATA"), "no files of coarsewsd20, simlex999"),
@@ -101,3 +104,14 @@ def test_refusals(folder: Path, tmp_path: Path, arguments: tuple[str, ...], mess
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert not (tmp_path / "results.json").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_run(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken.json").mkdir()
+    for output in (tmp_path / "file", tmp_path / "file" / "deeper" / "results.json", tmp_path / "taken.json"):
+        result = evaluate("nobody/there", "--suite", "paper", "--data", folder / "data", "--output", output)
+        assert result.exit_code == 2, result.output
+        assert f"--output {output}" in result.stderr
+    assert results_file(tmp_path / "new" / "folder") == tmp_path / "new" / "folder" / "results.json"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken.json"]

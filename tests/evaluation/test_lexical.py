@@ -158,10 +158,12 @@ def test_ties_go_to_the_smaller_label() -> None:
         ("SimLex-999.txt", "word1\tword2\n" + "a\tb\n" * 3, "SimLex999"),
         ("SimLex-999.txt", "word1\tword2\tSimLex999\na\tb\tmuch\n", "much"),
         ("SimLex-999.txt", "word1\tword2\tSimLex999\na\tb\t1\n", "1 pairs"),
+        ("SimLex-999.txt", "word1\tword2\tSimLex999\ncaf\xe9\tb\t1\n", "SimLex-999.txt is not UTF-8"),
+        ("CoarseWSD-20/bank/train.data.txt", "0\tcaf\xe9\n", r"train\.data\.txt is not UTF-8"),
     ],
 )
 def test_malformed_files_are_named(data: Path, words: Any, name: str, content: str, match: str) -> None:
-    (data / name).write_text(content)
+    (data / name).write_text(content, encoding="latin-1")
     with pytest.raises(InputError, match=match):
         lexical(Plane(), words, Choice(data), silent)
 

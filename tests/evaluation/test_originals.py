@@ -53,6 +53,8 @@ def test_every_format(tmp_path: Path) -> None:
         ("piqa/valid-labels.lst", "2\n" * 8, r"8 labels \(\['2'\]\)"),
         ("mmlu/test/anatomy_test.csv", "q,a,b,c,d\n", r"row 1: 5 columns"),
         ("mmlu/test/anatomy_test.csv", "q,a,b,c,d,E\n", r"row 1: 6 columns, the last \['E'\]"),
+        ("mmlu/test/anatomy_test.csv", 'q,a,b,c,d,A\n"an open quote,a,b,c,d,B\nq,a,b,c,d,C\n', r"row 2: unexp"),
+        ("mmlu/dev/virology_dev.csv", "", r"virology_dev.csv: no question"),
         ("squad2/dev-v2.0.json", '{"data": [{"title": "T", "paragraphs": [{"context": "c"}]}]}', r"question 1: KeyErr"),
         ("squad2/dev-v2.0.json", '{"data": []}', r"no question"),
     ],
@@ -74,7 +76,10 @@ def test_folders_that_do_not_serve(tmp_path: Path) -> None:
     (tmp_path / "copy" / "dev-v2.0.json").write_text(json.dumps({"data": []}))
     with pytest.raises(InputError, match=r"dev-v2\.0\.json 2 times"):
         read_originals(tmp_path)
-    (tmp_path / "copy" / "dev-v2.0.json").unlink()
+    (tmp_path / "copy" / "dev-v2.0.json").rename(tmp_path / "copy" / "anatomy_test.csv")
+    with pytest.raises(InputError, match=r"anatomy_test\.csv 2 times: copy"):
+        read_originals(tmp_path)
+    (tmp_path / "copy" / "anatomy_test.csv").unlink()
     (tmp_path / "mmlu" / "dev" / "virology_dev.csv").unlink()
     with pytest.raises(InputError, match=r"no virology_dev\.csv"):
         read_originals(tmp_path)
@@ -82,3 +87,13 @@ def test_folders_that_do_not_serve(tmp_path: Path) -> None:
     (tmp_path / "latin" / "mmlu" / "test" / "anatomy_test.csv").write_bytes(b"caf\xe9,a,b,c,d,A\n")
     with pytest.raises(InputError, match="not UTF-8"):
         read_originals(tmp_path / "latin")
+
+
+def test_a_byte_order_mark_and_a_folder_of_the_name_of_a_file_are_no_part_of_the_data(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    path = tmp_path / "mmlu" / "test" / "anatomy_test.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    (tmp_path / "again" / "dev-v2.0.json").mkdir(parents=True)
+    found = read_originals(tmp_path)
+    assert found["mmlu_anatomy"].splits["test"][0]["question"] == world.mmlu["anatomy"]["test"][0][0]
+    assert found["squad_v2"].files == (tmp_path / "squad2" / "dev-v2.0.json",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,9 @@ def test_equals_log_likelihoods_summed_by_hand(world: World, found: dict[str, An
         assert task["items"] == len(items)
         assert task["chance"] == pytest.approx(sum(1 / len(texts) for _, texts, _ in items) / len(items))
         assert 0 < task["metrics"]["acc"] < 1
+    versions = {name: found["tasks"][name]["version"] for name in found["tasks"]}
+    # lm-eval gives its CommonsenseQA none.
+    assert (versions["arc_easy"], versions["mmlu"], versions["commonsense_qa"]) == ("1.0", "1.0", None)
     shots = found["tasks"]["mmlu"]["shots"]
     assert shots == {"asked": 5, "mean": 5.0, "least": 5}
 
@@ -199,6 +203,23 @@ def test_squad_equals_a_greedy_loop(world: World, found: dict[str, Any], pieces:
     assert task["shots"] == {"asked": 1, "mean": 1.0, "least": 1}
 
 
+def test_squad_s_shots_are_those_of_the_seed(world: World, pieces: Any) -> None:
+    """From the training split where there is one: what lm-eval's default seed draws, two at a time (one is spare)."""
+    from sensekd.evaluation.harness import make_lm, make_task, run_tasks
+
+    rows = list(read_originals(world.folder)["squad_v2"].splits["validation"])
+    splits = {"validation": rows[:4], "train": rows[4:]}
+    task = make_task("squad_v2", None, splits, 1, None)
+    run = run_tasks(make_lm(model(len(pieces), LONG), pieces, 4), {"squad_v2": task}, lambda *_: None)["squad_v2"]
+    drawn = random.Random(1234)
+    for sample in run.samples:
+        shown = drawn.sample(rows[4:], 2)[0]
+        assert sample["arguments"][0][0].startswith(squad_block(shown))
+    alone = make_task("squad_v2", None, {"validation": rows[:1]}, 1, None)
+    run = run_tasks(make_lm(model(len(pieces), LONG), pieces, 4), {"squad_v2": alone}, lambda *_: None)["squad_v2"]
+    assert (run.shots, run.samples[0]["arguments"][0][0]) == ([0], squad_block(rows[0]))
+
+
 def test_squad_without_shots_asks_what_lm_eval_asks(world: World, pieces: Any) -> None:
     """lm-eval's own class fails with shots; without, its requests must be ours."""
     from lm_eval.tasks.squadv2.task import SQuAD2
@@ -277,6 +298,32 @@ def test_what_is_missing_is_named(world: World, pieces: Any, tmp_path: Path) -> 
         paper(answering, pieces, Choice(world.folder, ("arc",)), silent)
     with pytest.raises(InputError, match="no benchmark 'squad'"):
         paper(answering, pieces, Choice(world.folder, limits={"squad": 3}), silent)
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        ({"anatomy": "alchemy"}, "no subject 'alchemy' in MMLU"),
+        ({}, r"anatomy_dev\.csv: 4 questions\n  expected: at least 5"),
+    ],
+)
+def test_what_is_wrong_with_the_last_task_shows_before_the_first_runs(
+    pieces: Any, tmp_path: Path, names: dict[str, str], match: str
+) -> None:
+    World(tmp_path)
+    for split in ("dev", "test"):
+        path = tmp_path / "mmlu" / split / f"anatomy_{split}.csv"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
+        path.rename(path.with_name(f"{names.get('anatomy', 'anatomy')}_{split}.csv"))
+    begun: list[str] = []
+
+    def show(title: str) -> Any:
+        begun.append(title)
+        return silent(title)
+
+    with pytest.raises(InputError, match=match):
+        paper(model(len(pieces), LONG), pieces, Choice(tmp_path), show)
+    assert begun == []
 
 
 def test_the_hub_s_rows_give_the_same(

@@ -88,7 +88,7 @@ def test_p_is_below_five_percent_exactly_where_the_interval_excludes_zero() -> N
     assert isinstance(row, dict)
     assert p_of_t(row) == pytest.approx(ttest_rel(ours, kd).pvalue, rel=1e-9)
     assert p_of_t({"mean": 0.1, "low": 0.1, "high": 0.1, "n": 1}) is None
-    assert p_of_t({"mean": 0.1, "low": 0.1, "high": 0.1, "n": 3}) == 0.0
+    assert p_of_t({"mean": 0.1, "low": 0.1, "high": 0.1, "n": 3}) is None
     assert p_of_t({"mean": 0.0, "low": 0.0, "high": 0.0, "n": 3}) == 1.0
 
 
@@ -103,6 +103,16 @@ def test_only_trained_arms_are_in_the_family() -> None:
     assert "p" not in by_arm["teacher"]
     assert by_arm["dskd"]["p_holm"] == pytest.approx(2 * by_arm["dskd"]["p"])
     assert by_arm["mine"]["p_holm"] == pytest.approx(by_arm["mine"]["p"])
+
+
+def test_seeds_that_agree_to_the_last_digit_are_no_certainty() -> None:
+    """Two of twenty questions gained with either seed: the t-interval has no width, and no p follows from it."""
+    arms = [*runs("kd", [0.5, 0.75], "quiz"), *runs("dskd", [0.625, 0.875], "quiz"), *runs("ce", [0.5, 0.75], "quiz")]
+    rows = summarise(arms, "kd")["differences"]
+    assert isinstance(rows, list)
+    found = correct(rows)
+    assert (found["family"], found["without_zero"], found["after_holm"]) == (1, 0, 0)
+    assert [("p" in row, row["arm"]) for row in rows] == [(False, "dskd"), (True, "ce")]
 
 
 def test_items_are_paired_within_a_seed() -> None:

@@ -18,7 +18,7 @@ from sensekd.errors import InputError, SenseKDError
 from sensekd.pipeline.budget import costs, relative_cost, steps_at_equal_time, timed_jobs
 from sensekd.pipeline.check import problems
 from sensekd.pipeline.jobs import DEVELOPMENT, TEACHER, Job
-from sensekd.pipeline.sensitivity import points
+from sensekd.pipeline.sensitivity import points, summaries
 from sensekd.pipeline.stages import Silent, Stages
 from sensekd.pipeline.tuning import Trial, best, judged, relevant, settings_to_try, trial_jobs
 from sensekd.pipeline.workspace import Workspace
@@ -227,3 +227,21 @@ def test_one_factor_at_a_time_with_the_recipes_value_among_them(tree: dict[str, 
     assert "margin" not in {point.factor for point in found}
     with pytest.raises(InputError, match="'kd' has no sense loss"):
         points(recipe(tree), SensitivityConfig(arm="kd"))
+
+
+def test_a_value_that_fails_with_one_seed_has_no_mean_of_the_others() -> None:
+    def run(seed: int, ce: float | None) -> dict[str, Any]:
+        whole = {"seed": seed, "tokens": 8, "items": {}, "metrics": {} if ce is None else {"ce": ce}}
+        return {**whole, "failed": "the loss is not finite"} if ce is None else whole
+
+    values = {"kd": (3.0, 3.5), "dskd": (2.0, None), "dskd@lambda=3": (1.0, None), "dskd@lambda=0.3": (2.5, 3.0)}
+    records = [(arm, run(seed, ce)) for arm, pair in values.items() for seed, ce in enumerate(pair)]
+    found = summaries(records, "dskd", "kd")
+    seeds = {arm: each["ce"]["n"] for arm, each in found["summary"].items()}
+    assert seeds == {"kd": 2, "dskd": 1, "dskd@lambda=0.3": 2}
+    assert set(found["failed"]) == {"dskd-1", "dskd@lambda=3-1"}
+    assert [(row["arm"], row["mean"], row["n"]) for row in found["from_default"]] == [("dskd@lambda=0.3", 0.5, 1)]
+    assert len(found["arms"]) == 6
+    lost = [(arm, run(seed, None) if arm == "kd" else each) for seed, (arm, each) in enumerate(records)]
+    with pytest.raises(InputError, match="every training of kd failed"):
+        summaries(lost, "dskd", "kd")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_pipeline import Notes, without_times
 from tiny_run import write_corpus, write_inputs, write_recipe
@@ -15,9 +17,11 @@ from sensekd.config import load_recipe
 from sensekd.errors import InputError
 from sensekd.pipeline import runner
 from sensekd.pipeline.jobs import Bench, Job
+from sensekd.pipeline.overlap import note_overlap
 from sensekd.pipeline.run import compare
 from sensekd.pipeline.sensitivity import sensitivity
-from sensekd.pipeline.stages import Progress
+from sensekd.pipeline.stages import Progress, Silent, Stages
+from sensekd.pipeline.tuning import open_test_split
 from sensekd.pipeline.workspace import Workspace
 from sensekd.report.table import plain_table
 from sensekd.report.views import plain_sensitivity
@@ -71,7 +75,8 @@ def record(folder: Path, name: str) -> dict[str, Any]:
 def test_every_arm_is_tuned_alike_on_the_development_split(finished: tuple[Path, Path, dict[str, Any]]) -> None:
     folder, _, results = finished
     tuning = results["tuning"]
-    assert (tuning["trials"], tuning["test_openings"], tuning["development"]["in_test"]) == (3, 1, 0)
+    assert (tuning["trials"], tuning["test_openings"]) == (3, 1)
+    assert tuning["development"] == {"documents": 8, "in_test": 0, "in_training": 0}
     for arm in ("kd", "dskd"):
         own = tuning["arms"][arm]
         rates = [each["settings"].get("training.learning_rate") for each in own["trials"]]
@@ -167,9 +172,50 @@ def test_nothing_is_done_twice_and_another_look_is_counted(finished: tuple[Path,
 
 def test_development_text_of_the_test_split_is_refused(finished: tuple[Path, Path, dict[str, Any]]) -> None:
     folder, recipe, _ = finished
-    same = [f"compare.development.corpus.path={folder / 'heldout.jsonl'}", f"output={folder / 'plain'}"]
-    with pytest.raises(InputError, match="12 of 12 texts stand in the test split"):
-        compare(load_recipe(recipe, same), Notes(), "c")
+    for file, message in {
+        "heldout": r"12 of 12 texts stand in the test split \(evaluation\) too\n",
+        "train": r"60 of 60 texts stand in the training text \(corpus\) too\n",
+    }.items():
+        same = [f"compare.development.corpus.path={folder / f'{file}.jsonl'}", f"output={folder / 'plain'}"]
+        with pytest.raises(InputError, match=message):
+            compare(load_recipe(recipe, same), Notes(), "c")
+
+
+def test_an_untuned_comparison_in_the_same_folder_was_a_look_at_the_test_split(
+    finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, recipe, results = finished
+    shutil.copytree(folder / "run", tmp_path / "run")
+    (tmp_path / "run" / "test-split.json").unlink()
+    work = Workspace(load_recipe(recipe, [f"output={tmp_path / 'run'}"]), Stages(tmp_path / "run", Silent()))
+    jobs = [Job("kd", 0)]
+    assert [open_test_split(work, jobs), open_test_split(work, jobs)] == [1, 1]
+    untuned = {name: value for name, value in results.items() if name != "tuning"}
+    inputs = results["provenance"]["inputs"]
+    (tmp_path / "run" / "sensitivity.json").write_text(json.dumps({**untuned, "split": "development"}))
+    other = {"provenance": {"inputs": {**inputs, "heldout": "another text"}}}
+    (tmp_path / "run" / "results.json").write_text(json.dumps({**untuned, **other}))
+    assert open_test_split(work, jobs) == 1
+    (tmp_path / "run" / "results.json").write_text(json.dumps(untuned))
+    assert [open_test_split(work, jobs), open_test_split(work, jobs)] == [2, 2]
+    (tmp_path / "run" / "sensitivity.json").write_text(json.dumps({**untuned, "split": "heldout"}))
+    assert open_test_split(work, jobs) == 3
+
+
+def test_held_out_text_that_is_trained_on_is_said(finished: tuple[Path, Path, dict[str, Any]]) -> None:
+    folder, recipe, _ = finished
+    note_overlap(Workspace(load_recipe(recipe), Stages(folder / "run", notes := Notes())))
+    assert notes.lines == []
+    train, heldout = ((folder / "run" / f"tokens-{name}") for name in ("train", "heldout"))
+    hashes = np.load(heldout / "hashes.npy")
+    known = (train / "hashes.npy").read_bytes()
+    try:
+        np.save(train / "hashes.npy", np.concatenate([hashes[:5], np.load(train / "hashes.npy")[5:]]))
+        note_overlap(Workspace(load_recipe(recipe), Stages(folder / "run", notes)))
+    finally:
+        (train / "hashes.npy").write_bytes(known)
+    (line,) = notes.lines
+    assert "5 of 12 held-out texts stand in the training text too" in line
 
 
 def test_sensitivity_varies_one_factor_at_a_time(finished: tuple[Path, Path, dict[str, Any]]) -> None:

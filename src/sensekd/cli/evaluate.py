@@ -54,13 +54,15 @@ def evaluate(
     as_json: AsJson = False,
 ) -> Summary:
     """Evaluate a model: the paper's benchmarks, or held-out CE, KL to the teacher, agreement, lexical tests."""
-    from sensekd.pipeline.evaluating import Request, evaluate_suite, parse_limits, save_results, table
+    from sensekd.pipeline.evaluating import Request, evaluate_suite, parse_limits, results_file, save_results, table
 
     if recipe is not None and suite != "intrinsic":
         raise InputError(
             f"--recipe with --suite {suite}", "--suite intrinsic, which compares with the recipe's teacher",
             "leave out --recipe",
         )  # fmt: skip
+    if output is not None:
+        results_file(output)
     results: dict[str, Any] = {"model": model, "suite": suite}
     lines = []
     if recipe is not None:

@@ -150,6 +150,8 @@ class SquadTask(FittingTask, SQuAD2):  # type: ignore[misc]
 
     def draw(self, doc: Any, count: int) -> list[Any]:
         """The shots of an item; none shows its own passage."""
+        if len(self.sampler.df) <= count:
+            return []
         found = list(self.sampler.sample(n=count, eval_doc=doc))
         if self.has_training_docs():
             return found
@@ -212,7 +214,7 @@ class TaskRun:
         shots: of each item.
         asked: how many shots were asked for.
         truncated: items that are too long without any.
-        version: of the task's configuration, where it has one.
+        version: of the task's configuration; None where lm-eval gives it none.
     """
 
     metrics: dict[str, float]
@@ -220,7 +222,7 @@ class TaskRun:
     shots: list[int]
     asked: int
     truncated: int
-    version: str
+    version: str | None
 
 
 def make_task(
@@ -317,5 +319,7 @@ def run_tasks(lm: HFLM, tasks: Mapping[str, FittingTask], show: Progress) -> dic
         }
         samples = sorted(found["samples"][name], key=lambda sample: int(sample["doc_id"]))
         asked = int(task.config.num_fewshot or 0)
-        runs[name] = TaskRun(metrics, samples, task.shots, asked, task.truncated, str(task.VERSION))
+        version = (task.config.metadata or {}).get("version")
+        known = None if version is None else str(version)
+        runs[name] = TaskRun(metrics, samples, task.shots, asked, task.truncated, known)
     return runs

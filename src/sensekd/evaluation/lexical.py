@@ -17,6 +17,7 @@ the same after the mean state of all words of the set is taken off, since states
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,10 +70,17 @@ def _sentence(line: str, sense: str, where: str) -> Sentence:
     return Sentence(text, sum(len(token) + 1 for token in tokens[: int(number)]), sense)
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error}", "text in UTF-8", "convert it") from error
+
+
 def _split(folder: Path, split: str, limit: int | None) -> list[Sentence]:
     data, gold = folder / f"{split}.data.txt", folder / f"{split}.gold.txt"
-    lines = [line for line in data.read_text(encoding="utf-8").split("\n") if line.strip()]
-    senses = gold.read_text(encoding="utf-8").split()
+    lines = [line for line in _read(data).split("\n") if line.strip()]
+    senses = _read(gold).split()
     if len(lines) != len(senses) or not lines:
         raise InputError(f"{data}: {len(lines)} sentences, {len(senses)} senses", "one each", "check the files")
     columns = enumerate(zip(lines, senses, strict=True), start=1)
@@ -95,13 +103,12 @@ def read_pairs(path: Path, limit: int | None = None) -> list[Pair]:
     """SimLex-999's own file: tab-separated, with a header.
 
     Raises:
-        InputError: columns are missing, or a rating is no number.
+        InputError: columns are missing, a rating is no number, or it is not UTF-8.
     """
-    with path.open(encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
     try:
+        rows = list(csv.DictReader(io.StringIO(_read(path), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
         pairs = [Pair(_word_of(row[_COLUMNS[0]]), _word_of(row[_COLUMNS[1]]), float(row[_COLUMNS[2]])) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: {error!r}", f"the columns {', '.join(_COLUMNS)}", "take the original file"
         ) from error
@@ -270,7 +277,13 @@ def simlex(
     }
 
 
-def _sources(choice: Choice, names: Sequence[str]) -> Mapping[str, list[Path]]:
+def lexical_files(choice: Choice) -> Mapping[str, list[Path]]:
+    """Where each test that is asked for has its files: folders of words, or the list of pairs; empty where it has none.
+
+    Raises:
+        InputError: no such folder or test, or no files of one that is asked for by name.
+    """
+    names = chosen_names(choice, NAMES)
     if choice.data is None or not choice.data.is_dir():
         raise InputError(
             f"no folder {choice.data}" if choice.data else "neither --recipe nor --data is given",
@@ -305,9 +318,8 @@ def lexical(
     Raises:
         InputError: data that is missing or malformed, or a slow tokenizer.
     """
-    names = chosen_names(choice, NAMES)
     refuse_closing(tokenizer)
-    sources = _sources(choice, names)
+    sources = lexical_files(choice)
     found: dict[str, Any] = {}
     files: dict[str, tuple[Path, ...]] = {}
     for name, paths in sources.items():
@@ -320,5 +332,5 @@ def lexical(
         else:
             found[name] = simlex(model, tokenizer, paths[0], choice, progress)
             files[name] = tuple(paths)
-    missing = [name for name in names if name not in found]
+    missing = [name for name in sources if name not in found]
     return {"tasks": found, "metrics": flat(found), "missing": missing, "files": files}

@@ -21,6 +21,7 @@ Row = dict[str, Any]
 _LETTERS: Final = ("A", "B", "C", "D")
 _FIVE: Final = ("A", "B", "C", "D", "E")
 _TEST, _DEV = "_test.csv", "_dev.csv"
+_SUFFIXES: Final = frozenset({".jsonl", ".json", ".csv"})
 _EXPECTED: Final = {
     "arc": '{"id", "question": {"stem", "choices": [{"text", "label"}, …]}, "answerKey": one of the labels}',
     "csqa": '{"id", "question": {"stem", "choices": five of {"text", "label": A to E}}, "answerKey": A to E}',
@@ -101,13 +102,18 @@ def _piqa(path: Path) -> list[Row]:
 
 
 def _mmlu(path: Path, subject: str) -> list[Row]:
-    rows = []
-    with path.open(encoding="utf-8", newline="") as handle:
-        for number, row in enumerate(csv.reader(handle), start=1):
-            if len(row) != 6 or row[5].strip() not in _LETTERS or not row[0].strip():
-                raise _malformed(f"{path}: row {number}", "mmlu", f"{len(row)} columns, the last {row[-1:]}")
-            answer = _LETTERS.index(row[5].strip())
-            rows.append({"question": row[0], "subject": subject, "choices": row[1:5], "answer": answer})
+    rows: list[Row] = []
+    # A byte order mark would become part of the first question.
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        try:
+            for number, row in enumerate(csv.reader(handle, strict=True), start=1):
+                if len(row) != 6 or row[5].strip() not in _LETTERS or not row[0].strip():
+                    raise _malformed(f"{path}: row {number}", "mmlu", f"{len(row)} columns, the last {row[-1:]}")
+                answer = _LETTERS.index(row[5].strip())
+                rows.append({"question": row[0], "subject": subject, "choices": row[1:5], "answer": answer})
+        except csv.Error as error:
+            # An unclosed quote makes one field of all that follows.
+            raise _malformed(f"{path}: row {len(rows) + 1}", "mmlu", str(error)) from error
     if not rows:
         raise _malformed(str(path), "mmlu", "no question")
     return rows
@@ -135,16 +141,44 @@ def _squad(path: Path) -> list[Row]:
     return rows
 
 
-def _one(folder: Path, name: str) -> Path | None:
-    """The file of that name under the folder, at whatever depth."""
-    found = sorted(folder.rglob(name))
-    if len(found) > 1:
-        where = ", ".join(str(path.relative_to(folder)) for path in found[:3])
-        raise InputError(f"{folder} holds {name} {len(found)} times: {where}", "one of each", "give a folder with one")
-    return found[0] if found else None
+class _Files:
+    """The files of the benchmarks under a folder, found in one walk.
+
+    Args:
+        folder: looked through at whatever depth.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._paths: dict[str, list[Path]] = {}
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in _SUFFIXES and path.is_file():
+                self._paths.setdefault(path.name, []).append(path)
+
+    def one(self, name: str) -> Path | None:
+        """The file of that name, or None.
+
+        Raises:
+            InputError: there are several.
+        """
+        found = self._paths.get(name, [])
+        if len(found) > 1:
+            where = ", ".join(str(path.relative_to(self._folder)) for path in found[:3])
+            raise InputError(
+                f"{self._folder} holds {name} {len(found)} times: {where}", "one of each", "give a folder with one"
+            )
+        return found[0] if found else None
+
+    def ending(self, suffix: str) -> list[Path]:
+        """All files with such a name, by name.
+
+        Raises:
+            InputError: one of them is there several times.
+        """
+        return [path for name in sorted(self._paths) if name.endswith(suffix) and (path := self.one(name)) is not None]
 
 
-def _single(folder: Path) -> Iterator[tuple[str, Benchmark]]:
+def _single(files: _Files) -> Iterator[tuple[str, Benchmark]]:
     """The benchmarks of one file each."""
     readers: dict[str, tuple[str, str, Callable[[Path], list[Row]]]] = {
         "arc_challenge": ("ARC-Challenge-Test.jsonl", "test", lambda path: _lines(path, "arc", _labelled)),
@@ -153,15 +187,15 @@ def _single(folder: Path) -> Iterator[tuple[str, Benchmark]]:
         "piqa": ("valid.jsonl", "validation", _piqa),
     }
     for name, (file, split, read) in readers.items():
-        if (path := _one(folder, file)) is not None:
+        if (path := files.one(file)) is not None:
             beside = path.with_name(f"{path.stem}-labels.lst")
             yield name, Benchmark({split: read(path)}, (path, beside) if name == "piqa" else (path,))
 
 
-def _subjects(folder: Path) -> Iterator[tuple[str, Benchmark]]:
-    for test in sorted(folder.rglob(f"*{_TEST}")):
+def _subjects(files: _Files) -> Iterator[tuple[str, Benchmark]]:
+    for test in files.ending(_TEST):
         subject = test.name.removesuffix(_TEST)
-        dev = _one(folder, subject + _DEV)
+        dev = files.one(subject + _DEV)
         if dev is None:
             raise InputError(
                 f"no {subject}{_DEV} for {test}", "the questions that the shots of MMLU are taken from",
@@ -183,9 +217,10 @@ def read_originals(folder: Path) -> dict[str, Benchmark]:
     if not folder.is_dir():
         raise InputError(f"no folder {folder}", "a folder with the original files", "check --data")
     try:
-        found = {**dict(_single(folder)), **dict(_subjects(folder))}
-        if (dev := _one(folder, "dev-v2.0.json")) is not None:
-            train = _one(folder, "train-v2.0.json")
+        files = _Files(folder)
+        found = {**dict(_single(files)), **dict(_subjects(files))}
+        if (dev := files.one("dev-v2.0.json")) is not None:
+            train = files.one("train-v2.0.json")
             splits = {"validation": _squad(dev)} | ({"train": _squad(train)} if train else {})
             found["squad_v2"] = Benchmark(splits, (dev, train) if train else (dev,))
     except UnicodeDecodeError as error:

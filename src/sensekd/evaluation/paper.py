@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -159,14 +159,25 @@ def _sources(choice: Choice, names: Sequence[str]) -> tuple[dict[str, dict[str, 
     return {name: dict.fromkeys(subjects if name == "mmlu" else [name]) for name in names}, []
 
 
+def _refuse_subject(task: str, configs: Collection[str], benchmark: Benchmark | None) -> None:
+    """Refuse a subject of MMLU that lm-eval does not know, or one with fewer questions to show than there are shots."""
+    if task not in configs:
+        known = sorted(key.removeprefix(_MMLU) for key in configs if key.startswith(_MMLU))
+        raise InputError(f"no subject {task.removeprefix(_MMLU)!r} in MMLU", f"one of {known}", "rename the files")
+    if benchmark is not None and (shown := len(benchmark.splits["dev"])) < SHOTS["mmlu"]:
+        raise InputError(
+            f"{benchmark.files[-1]}: {shown} questions", f"at least {SHOTS['mmlu']}: the shots of the subject",
+            "take the original file",
+        )  # fmt: skip
+
+
 def _tasks(name: str, rows: Mapping[str, Benchmark | None], limit: int | None) -> Iterator[tuple[str, Any]]:
     from sensekd.evaluation.harness import make_task, registered
 
     configs = registered()
     for task, benchmark in rows.items():
-        if name != "squad_v2" and task not in configs:
-            known = sorted(key.removeprefix(_MMLU) for key in configs if key.startswith(_MMLU))
-            raise InputError(f"no subject {task.removeprefix(_MMLU)!r} in MMLU", f"one of {known}", "rename the files")
+        if name == "mmlu":
+            _refuse_subject(task, configs, benchmark)
         splits = None if benchmark is None else benchmark.splits
         try:
             yield task, make_task(task, configs.get(task), splits, SHOTS[name], limit)
@@ -209,11 +220,13 @@ def paper(
     from sensekd.evaluation.harness import make_lm, run_tasks
 
     sources, missing = _sources(choice, names)
+    # All of them before the first is run: what cannot be loaded shows at once, not after hours.
+    tasks = {name: dict(_tasks(name, rows, choice.limit(name))) for name, rows in sources.items()}
     lm = make_lm(model, tokenizer, choice.batch_size)
     found: dict[str, Any] = {}
-    for name, rows in sources.items():
-        tasks = dict(_tasks(name, rows, choice.limit(name)))
-        runs = run_tasks(lm, tasks, _progress(show, name))
+    for name in sources:
+        # A task keeps all its requests; it goes when it has run.
+        runs = run_tasks(lm, tasks.pop(name), _progress(show, name))
         found[name] = _squad_figures(runs[name]) if name == "squad_v2" else _choice_figures(runs)
     files = {task: rows.files for group in sources.values() for task, rows in group.items() if rows is not None}
     return {"tasks": found, "metrics": flat(found), "missing": missing, "files": files}

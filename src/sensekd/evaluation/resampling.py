@@ -23,7 +23,7 @@ class Resampled:
     Attributes:
         items: interval over resampled items; the runs stay as they are.
         crossed: interval over resampled items and resampled runs, both at once.
-        p: two-sided, of no difference, over resampled items; at least 1 / (B + 1).
+        p: two-sided, of no difference, over resampled items (the runs as they are); at least 2 / (B + 1).
     """
 
     items: Interval
@@ -89,13 +89,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def p_of_t(row: Mapping[str, Any]) -> float | None:
     """The two-sided p of a difference's t-interval, the one that excludes zero exactly where p < 0.05.
 
-    None where there is no interval (one pair). Pairs without spread give 0, or 1 where they do not differ.
+    None where there is no interval (one pair), and where all pairs differ by the very same amount: accuracies of few
+    questions do so by chance, and without a spread there is nothing to judge them by. 1 where none of them differs.
     """
     if row["n"] < 2:
         return None
     half = (row["high"] - row["low"]) / 2
     if half == 0:
-        return 0.0 if row["mean"] else 1.0
+        return None if row["mean"] else 1.0
     t = require("scipy.stats", "eval").t
     freedom = row["n"] - 1
     return float(2 * t.sf(abs(row["mean"]) / half * t.ppf((1 + LEVEL) / 2, freedom), freedom))

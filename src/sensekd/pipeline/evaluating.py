@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.artefacts import write_json
 from sensekd.config import TeacherConfig
-from sensekd.errors import InputError
+from sensekd.errors import InputError, require
 from sensekd.pipeline.stages import Reporter
 from sensekd.provenance import file_fingerprint, versions
 
@@ -97,6 +98,21 @@ def _run(
     return suites[request.suite](model, tokenizer, request.choice, reporter.progress)
 
 
+def _look_at_data(request: Request) -> None:
+    """Refuse what is wrong with the choice and the files before a model is loaded, which may take minutes."""
+    from sensekd.evaluation.lexical import lexical_files
+    from sensekd.evaluation.paper import SHOTS, chosen_names, local_rows
+
+    if request.suite == "intrinsic":
+        lexical_files(request.choice)
+        return
+    if request.suite == "paper":
+        require("lm_eval", "eval")
+    names = chosen_names(request.choice, list(SHOTS))
+    if request.data is not None:
+        local_rows(request.choice, names)
+
+
 def _versions() -> dict[str, str]:
     found = versions()
     for name in _OPTIONAL:
@@ -127,6 +143,7 @@ def evaluate_suite(request: Request, reporter: Reporter) -> dict[str, Any]:
     from sensekd.training.teacher import load_teacher
 
     device = pick_device(request.device, "--device")
+    _look_at_data(request)
     config = _config(request, device)
     model, tokenizer, identity = load_teacher(config, device)
     reporter.note(f"evaluating {request.model}: suite {request.suite}, {config.dtype} on {device}")
@@ -142,9 +159,26 @@ def evaluate_suite(request: Request, reporter: Reporter) -> dict[str, Any]:
     return {"model": request.model, "suite": request.suite, **found, "provenance": provenance}
 
 
+def results_file(path: Path) -> Path:
+    """Where results go: the file, or `results.json` in the folder.
+
+    Raises:
+        InputError: nothing can be written there; better said before hours of work than after.
+    """
+    target = path if path.suffix == ".json" else path / "results.json"
+    above = next(folder for folder in target.absolute().parents if folder.exists())
+    if target.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(
+            f"--output {path}: {target if target.is_dir() else above} is no "
+            f"{'file' if target.is_dir() else 'folder that can be written'}",
+            "a .json file or a folder of one's own", "change --output",
+        )  # fmt: skip
+    return target
+
+
 def save_results(path: Path, results: Mapping[str, Any]) -> None:
     """Write results atomically; a folder gets `results.json`."""
-    write_json(path if path.suffix == ".json" else path / "results.json", results)
+    write_json(results_file(path), results)
 
 
 def table(results: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from sensekd.pipeline.budget import costs, steps_at_equal_time, timed_jobs
 from sensekd.pipeline.check import refuse_problems
 from sensekd.pipeline.jobs import TEACHER, Job
 from sensekd.pipeline.lock import exclusive
+from sensekd.pipeline.overlap import note_overlap
 from sensekd.pipeline.prepare import prepare
 from sensekd.pipeline.results import Timed, collect, histories, read_results
 from sensekd.pipeline.runner import run_jobs
@@ -136,7 +137,9 @@ def begin(work: Workspace) -> dict[str, Any]:
     refuse_problems(work.recipe, f"the recipe {work.recipe.name!r}")
     for folder in (work.output, work.path("students"), work.path("records")):
         sweep(folder)
-    return prepare(work)
+    coverage = prepare(work)
+    note_overlap(work)
+    return coverage
 
 
 def _end(

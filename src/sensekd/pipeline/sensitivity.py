@@ -92,24 +92,33 @@ def _raw(point: Point, sigma2: float) -> float | None:
     return {"lambda": point.value / sigma2, "margin": point.value * sigma2}.get(point.factor)
 
 
-def _results(records: Sequence[tuple[str, dict[str, Any]]], arm: str, baseline: str) -> dict[str, Any]:
+def summaries(records: Sequence[tuple[str, dict[str, Any]]], arm: str, baseline: str) -> dict[str, Any]:
+    """Runs, means and differences of all values; one of which a seed failed is listed under `failed` and has no mean.
+
+    Raises:
+        InputError: the recipe's own values, or the baseline, failed with every seed.
+    """
     whole = [
         ArmResult(name, record["seed"], record["metrics"], record["tokens"], record["items"])
         for name, record in records
         if "failed" not in record
     ]
+    failed = {f"{name}-{record['seed']}": record["failed"] for name, record in records if "failed" in record}
     known = {run.arm for run in whole}
     for name in (arm, baseline):
         if name not in known:
             raise InputError(
                 f"every training of {name} failed", "a default that can be trained", "lower training.learning_rate"
             )
-    from_default: Any = summarise(whole, arm)["differences"]
+    # The mean of the seeds that happened to survive would flatter a value under which others do not train.
+    lost = {name for name, record in records if "failed" in record} - {arm, baseline}
+    kept = [run for run in whole if run.arm not in lost]
+    from_default: Any = summarise(kept, arm)["differences"]
     return {
         "arms": [run.as_dict() for run in whole],
-        **summarise(whole, baseline),
+        **summarise(kept, baseline),
         "from_default": [row for row in from_default if row["arm"] != baseline],
-        "failed": {f"{name}-{record['seed']}": record["failed"] for name, record in records if "failed" in record},
+        "failed": failed,
     }
 
 
@@ -154,7 +163,7 @@ def sensitivity(recipe: Recipe, reporter: Reporter, command: str) -> dict[str, A
     records = [(name, read_record(work.output, job)) for name, job in jobs]
     sigma2 = SenseDictionary.load(work.senses).sigma2
     results = {
-        **_results(records, config.arm, baseline),
+        **summaries(records, config.arm, baseline),
         "factors": [
             {
                 "factor": point.factor, "value": point.value, "arm": point.arm,

@@ -18,15 +18,15 @@ from sensekd.config import RangeConfig, Recipe, TuneConfig, arm_recipe, arm_sett
 from sensekd.corpus import TokenDocuments
 from sensekd.errors import InputError, SenseKDError
 from sensekd.evaluation.compare import direction
-from sensekd.pipeline.jobs import DEVELOPMENT, Job
+from sensekd.pipeline.jobs import DEVELOPMENT, HELDOUT, Job
+from sensekd.pipeline.overlap import TOLERATED, shared
 from sensekd.pipeline.prepare import prepare_tokens
 from sensekd.pipeline.results import read_record
 from sensekd.pipeline.runner import run_jobs
 from sensekd.pipeline.workspace import Workspace, source_key
 
 LEDGER: Final = "test-split.json"
-# Share of the development texts that may stand in the test split too: short texts recur by themselves.
-OVERLAP: Final = 0.01
+_SPLITS: Final = {"heldout": "the test split (evaluation)", "train": "the training text (corpus)"}
 _WEIGHTS: Final = {"loss.alpha": "alpha", "loss.lambda": "lam", "loss.mu": "mu"}
 # Keys that mean something only where the term that they shape has a weight; every other loss key shapes the sense term.
 _TERM: Final = {**_WEIGHTS, "loss.tau": "alpha", "loss.divergence": "alpha", "loss.jsd_beta": "alpha"}
@@ -177,29 +177,35 @@ def best(trials: Sequence[Trial], metric: str) -> int | None:
 
 
 def prepare_development(work: Workspace) -> dict[str, Any]:
-    """Tokenise the development text, and make sure that it is not what is tested on.
+    """Tokenise the development text, and make sure that it is neither what is tested on nor what is trained on.
 
     Returns:
-        {"documents", "in_test"}: how many texts, and how many of them stand in the test split too.
+        {"documents", "in_test", "in_training"}: how many texts, and how many of them stand in the test split and in
+        the training text too.
 
     Raises:
-        InputError: more than one in a hundred texts, or a question set, is of the test split.
+        InputError: more than one in a hundred texts is of either (a setting that learns by heart would win), or a
+            question set is of the test split.
     """
     development = work.recipe.compare.development
     assert development is not None
     chosen = prepare_tokens(work, DEVELOPMENT, development.corpus)
-    tested = TokenDocuments.open(work.path("tokens-heldout"))
-    shared = int(np.isin(np.asarray(chosen.hashes), np.asarray(tested.hashes)).sum())
+    found = {split: shared(work, DEVELOPMENT, split) for split in _SPLITS}
     same = {source_key(path) for path in development.questions.values()}
     same &= {source_key(path) for path in work.recipe.evaluation.questions.values()}
-    if shared > OVERLAP * len(chosen) or same:
-        what = f"{shared} of {len(chosen)} texts" if shared > OVERLAP * len(chosen) else "a question set"
+    wrong = [
+        f"{count} of {len(chosen)} texts stand in {_SPLITS[split]} too"
+        for split, count in found.items()
+        if count > TOLERATED * len(chosen)
+    ]
+    wrong += ["a question set stands in the test split (evaluation) too"] * bool(same)
+    if wrong:
         raise InputError(
-            f"compare.development: {what} stand in the test split (evaluation) too",
-            "text and questions that nothing is reported on",
+            f"compare.development: {'; '.join(wrong)}",
+            "text and questions that nothing is trained on or reported on",
             "use another file, or skip_documents and max_documents",
         )
-    return {"documents": len(chosen), "in_test": shared}
+    return {"documents": len(chosen), "in_test": found["heldout"], "in_training": found["train"]}
 
 
 def tune(work: Workspace) -> tuple[dict[str, Settings], dict[str, Any]]:
@@ -242,18 +248,33 @@ def settings_of(job: Job) -> Settings:
     return found
 
 
+def _looked_before(work: Workspace, heldout: str, questions: Mapping[str, Any]) -> Iterator[str]:
+    """Results in the run's folder that show untuned models on this test split: who read them may have chosen by it."""
+    for name in ("results.json", "sensitivity.json"):
+        path = work.path(name)
+        if not path.is_file():
+            continue
+        results = json.loads(path.read_text(encoding="utf-8"))
+        inputs = results["provenance"]["inputs"]
+        tested = (inputs["heldout"], inputs["questions"]) == (heldout, questions)
+        if tested and "tuning" not in results and results.get("split", HELDOUT) == HELDOUT:
+            yield name
+
+
 def open_test_split(work: Workspace, jobs: Sequence[Job]) -> int:
     """Write down that these models are about to be tested, and say how often other ones were before them, and they.
 
     `test-split.json` keeps one entry for each set of models that was tested on this split: 1 means that nothing which
-    is reported was chosen by a look at it. Going on with the same models is no new look.
+    is reported was chosen by a look at it. Going on with the same models is no new look; an untuned comparison or a
+    sensitivity on the test split that stands in the same folder was one.
     """
     path = work.path(LEDGER)
     questions = {name: source_key(file) for name, file in work.recipe.evaluation.questions.items()}
-    test = fingerprint([TokenDocuments.open(work.path("tokens-heldout")).manifest.id, questions])
-    entry = {"test": test, "models": fingerprint([job.key(work) for job in jobs])}
+    heldout = TokenDocuments.open(work.path("tokens-heldout")).manifest.id
+    test = fingerprint([heldout, questions])
+    models = [*_looked_before(work, heldout, questions), fingerprint([job.key(work) for job in jobs])]
     entries: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    if entry not in entries:
-        entries.append(entry)
-        write_json(path, entries)
+    if new := [entry for each in models if (entry := {"test": test, "models": each}) not in entries]:
+        write_json(path, [*entries, *new])
+        entries += new
     return sum(each["test"] == test for each in entries)

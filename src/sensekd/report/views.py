@@ -104,7 +104,7 @@ def items(results: Mapping[str, Any]) -> View | None:
         ))  # fmt: skip
     note = (
         f"Paired item by item, {found[0]['resamples']:,} resamples. `questions`: what other questions of the same kind "
-        "would change, the models as they are. `both`: other questions and other seeds."
+        "would change, the models as they are; p goes by it. `both`: other questions and other seeds."
     )
     heads = ("arm", "against", "set", "points", "95 % questions", "95 % both", "p", "p Holm", "items", "seeds")
     return View("Question by question", note, heads, tuple(rows))
