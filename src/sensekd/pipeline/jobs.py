@@ -19,7 +19,7 @@ from sensekd.errors import InputError, SenseKDError
 from sensekd.pipeline.memory import peak_memory
 from sensekd.pipeline.prepare import sense_table
 from sensekd.pipeline.stages import content_id
-from sensekd.pipeline.workspace import Workspace, source_key
+from sensekd.pipeline.workspace import WHOLE, Workspace, source_key
 from sensekd.training import processes
 
 if TYPE_CHECKING:
@@ -35,9 +35,13 @@ if TYPE_CHECKING:
     from sensekd.training.distill import DistillResult
     from sensekd.training.supervision import SenseSupervision
 
+    Split = tuple[tuple[Tensor, Tensor], dict[str, tuple[Tensor, Tensor]]]
+
 TEACHER: Final = "teacher"
 HELDOUT: Final = "heldout"
 DEVELOPMENT: Final = "development"
+TRAINED: Final = "antonyms_trained"
+WITHHELD: Final = "antonyms_withheld"
 _UPSTREAM: Final = ("tokens-train", "tokens-heldout", "senses", "relations")
 
 
@@ -94,6 +98,8 @@ class Job:
         if self.arm != TEACHER and steps and processes.count() > 1:
             # `batch_size` is that of a process: more of them read more.
             upstream["processes"] = str(processes.count())
+        if self.split == HELDOUT and work.recipe.lexicon.withhold_antonyms:
+            upstream[WHOLE] = work.artefact(WHOLE)
         if self.senses:
             upstream["senses"] = content_id(work.path(self.senses))
         if self.split != HELDOUT:
@@ -136,10 +142,29 @@ class Bench:
 
     @cached_property
     def antonyms(self) -> tuple[Tensor, Tensor] | None:
-        """Single-token antonyms of every token."""
+        """Single-token antonyms of every token, as training has them."""
         from sensekd.linking import single_token_antonyms
 
         return None if self.relations is None else single_token_antonyms(self.relations)
+
+    @cached_property
+    def withheld(self) -> Split | None:
+        """All single-token antonyms, those of training and those that it does not have; None where it has all."""
+        from sensekd.linking import TokenRelations, single_token_antonyms, without_neighbours
+
+        if self.antonyms is None or not self.work.recipe.lexicon.withhold_antonyms:
+            return None
+        whole = single_token_antonyms(TokenRelations.load(self.work.path(WHOLE)))
+        return whole, {TRAINED: self.antonyms, WITHHELD: without_neighbours(whole, self.antonyms)}
+
+    def judged(self, split: str) -> Split | None:
+        """The antonyms that a model is judged by on a split, and named parts of them.
+
+        What settings are chosen by (`development`) knows nothing of the withheld pairs.
+        """
+        if split == HELDOUT and self.withheld is not None:
+            return self.withheld
+        return None if self.antonyms is None else (self.antonyms, {})
 
     def table(self, loss: LossConfig, senses: str = "") -> SenseTable:
         """The sense table that a loss asks for, with or without the two relations; made once.
@@ -310,9 +335,10 @@ def evaluate_model(bench: Bench, model: PreTrainedModel, split: str = HELDOUT) -
 
     work, config = bench.work, bench.work.recipe.evaluation
     blocks = bench.blocks(split, config.sequence_length)
+    antonyms, parts = bench.judged(split) or (None, None)
     metrics = dict(
         intrinsic(
-            model, work.teacher.model, blocks, bench.antonyms,
+            model, work.teacher.model, blocks, antonyms, parts=parts,
             batch_size=config.batch_size, whole_word_edges=bench.edges, vocabulary=len(work.teacher.tokenizer),
         )
     )  # fmt: skip

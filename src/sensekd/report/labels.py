@@ -12,12 +12,16 @@ _METRICS: Final[Mapping[str, str]] = MappingProxyType(
         "senses": "Senses",
         "relations": "Relations",
         "antonym_discrimination": "Antonym discrimination",
+        "antonyms_trained": "Antonyms, trained pairs",
+        "antonyms_withheld": "Antonyms, withheld pairs",
         "agreement": "Agreement with the teacher",
         "ce": "Cross-entropy",
         "kl": "KL from the teacher",
     }
 )
-_SHARES: Final = frozenset({"facts", "senses", "relations", "antonym_discrimination", "agreement"})
+_SHARES: Final = frozenset(
+    {"facts", "senses", "relations", "antonym_discrimination", "antonyms_trained", "antonyms_withheld", "agreement"}
+)
 _NATS: Final = frozenset({"ce", "kl"})
 _ARMS: Final[Mapping[str, str]] = MappingProxyType(
     {
