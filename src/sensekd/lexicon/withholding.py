@@ -1,8 +1,7 @@
-"""Antonym pairs that training never sees, so that what it says of antonyms can be judged on others than those it had.
+"""Antonym pairs that training does not get, so that a model can be judged on others than those it was pushed from.
 
-The pairs are chosen in the merged lexicon, after derivation by affixes and after caps. A pair that were taken out of the
-sources would give back the synonyms that it had outvoted, and pairs that the caps had left out would move up in its
-place: the pull would then say something about the very pairs that are to be unknown.
+They are chosen in the merged lexicon, after derivation by affixes and after caps. Taken out of the sources, a pair
+would bring back the synonym that it had outvoted, and training would pull together what it is to know nothing about.
 """
 
 from __future__ import annotations
