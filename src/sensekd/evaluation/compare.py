@@ -24,6 +24,10 @@ DIRECTION: Final[Mapping[str, Better]] = MappingProxyType(
         "antonym_discrimination": "higher",
         "antonyms_trained": "higher",
         "antonyms_withheld": "higher",
+        "coarsewsd20": "higher",
+        "coarsewsd20_words": "higher",
+        "simlex999": "higher",
+        "simlex999_centred": "higher",
         "ce": "lower",
         "kl": "lower",
     }

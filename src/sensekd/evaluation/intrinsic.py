@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -22,6 +23,7 @@ _FORWARD_ELEMENTS: Final = 1 << 26
 _CHUNK_ELEMENTS: Final = 1 << 23
 _CACHED_ELEMENTS: Final = 1 << 18
 _IGNORED: Final = -100
+_KEPT_BYTES: Final = 1 << 28
 _ALL: Final = "antonym_discrimination"
 
 
@@ -66,6 +68,42 @@ class _Antonyms:
         ids = self.ids[torch.where(inside, start[:, None] + offset, 0)]
         best = logits_NV[at[:, None], ids].float().masked_fill(~inside, -torch.inf).amax(1)
         return (logits_NV[at, labels_N[at]].float() > best).sum(), inside.any(1).sum()
+
+
+class TeacherStates:
+    """The states that enter a teacher's output embedding, kept while one student after the other is compared with it.
+
+    They are kept only where that embedding makes the very logits of the model out of them, to the last bit; where a
+    family bends or scales its logits, the teacher is run each time.
+
+    Args:
+        limit: bytes of states; batches beyond are run each time.
+    """
+
+    def __init__(self, limit: int = _KEPT_BYTES) -> None:
+        self._room, self._plain = limit, True
+        self._teacher: PreTrainedModel | None = None
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def logits(self, number: int, teacher: PreTrainedModel, ids: Tensor, vocabulary: int) -> Tensor:
+        """As `_logits`, of the batch of this number."""
+        if teacher is not self._teacher:
+            self._teacher, self._kept, self._plain = teacher, {}, True
+        known, head = self._kept.get(number), teacher.get_output_embeddings()
+        if known is not None and torch.equal(known[0], ids):
+            return _labelled(head(known[1]), vocabulary)
+        caught: list[Tensor] = []
+        handle = head.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        try:
+            logits = teacher(input_ids=ids, use_cache=False).logits
+        finally:
+            handle.remove()
+        if known is None and self._plain and len(caught) == 1 and caught[0].nbytes <= self._room:
+            self._plain = bool(self._kept) or torch.equal(head(caught[0]), logits)
+            if self._plain:
+                self._room -= caught[0].nbytes
+                self._kept[number] = ids, caught[0]
+        return _labelled(logits, vocabulary)
 
 
 def _common_vocabulary(student: int, teacher: int, vocabulary: int | None) -> int:
@@ -154,6 +192,7 @@ def intrinsic(
     whole_word_edges: tuple[Tensor, Tensor] | None = None,
     vocabulary: int | None = None,
     parts: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+    kept: TeacherStates | None = None,
 ) -> dict[str, float]:
     """Compare a model with its teacher, token by token, at temperature 1.
 
@@ -169,6 +208,8 @@ def intrinsic(
         vocabulary: number of tokens of the tokenizer. Rows beyond it (padding of the embedding) are cut from both
             sides before the softmax. Without it the two models must have equally many rows.
         parts: further sets of antonyms, such as those that training knew, each with a figure under its name.
+
+        kept: the teacher's states on these blocks, where further students are compared with it; same figures.
 
     Returns:
         `ce` (mean over the labels y_t, nats), `kl` (mean KL(softmax z^T || softmax z^S), nats), `agreement` (share of
@@ -192,8 +233,11 @@ def intrinsic(
     try:
         for each, _ in modes:
             each.eval()
-        for batch in _rows(blocks, batch_size, max(_width(model), _width(teacher))):
-            _add_batch(sums, (model, teacher), batch, tables, edges, common)
+        kept = TeacherStates(limit=0) if kept is None else kept
+        for number, batch in enumerate(_rows(blocks, batch_size, max(_width(model), _width(teacher)))):
+            ids = batch["input_ids"]
+            by_teacher = partial(kept.logits, number, teacher, ids.to(teacher.device), common)
+            _add_batch(sums, model, None if teacher is model else by_teacher, batch, tables, edges, common)
     finally:
         for each, mode in modes:
             each.train(mode)
@@ -202,13 +246,13 @@ def intrinsic(
 
 def _add_batch(
     sums: _Sums,
-    models: tuple[PreTrainedModel, PreTrainedModel],
+    model: PreTrainedModel,
+    by_teacher: Callable[[], Tensor] | None,
     batch: dict[str, Tensor],
     antonyms: Mapping[str, _Antonyms],
     edges: tuple[Tensor, Tensor] | None,
     vocabulary: int,
 ) -> None:
-    model, teacher = models
     ids = batch["input_ids"].to(model.device)
     labels = _labels(batch, model.device)
     _check_labels(labels, vocabulary)
@@ -220,7 +264,7 @@ def _add_batch(
     allowed = ((labels != _IGNORED) & whole).flatten()
     labels = labels.flatten()
     student_NV = _logits(model, ids, vocabulary)
-    teacher_NV = None if teacher is model else _logits(teacher, ids.to(teacher.device), vocabulary)
+    teacher_NV = None if by_teacher is None else by_teacher()
     for name, each in antonyms.items():
         sums.add_antonyms(name, *each.beaten(student_NV, labels.clamp(min=0), allowed))
     for part in _chunks(labels.numel(), vocabulary, student_NV.device):
@@ -230,8 +274,11 @@ def _add_batch(
 
 def _logits(model: PreTrainedModel, ids: Tensor, vocabulary: int) -> Tensor:
     """Logits of every position that has a label, [B * (T-1), vocabulary], in the model's own dtype."""
-    logits = model(input_ids=ids, use_cache=False).logits
-    return logits[:, :-1, :vocabulary].flatten(0, 1)  # type: ignore[no-any-return]
+    return _labelled(model(input_ids=ids, use_cache=False).logits, vocabulary)
+
+
+def _labelled(logits: Tensor, vocabulary: int) -> Tensor:
+    return logits[:, :-1, :vocabulary].flatten(0, 1)
 
 
 def _means(sums: _Sums) -> dict[str, float]:

@@ -285,6 +285,18 @@ def _sources(choice: Choice, names: Sequence[str]) -> Mapping[str, list[Path]]:
     return {name: found[name] for name in names}
 
 
+def lexical_files(choice: Choice) -> dict[str, tuple[Path, ...]]:
+    """The files of each test that is chosen and there.
+
+    Raises:
+        InputError: a test that was asked for by name has none, or none has.
+    """
+    found = _sources(choice, chosen_names(choice, NAMES))
+    coarse_files = tuple(folder / part for folder in found.get(NAMES[0], ()) for part in _PARTS)
+    files = {NAMES[0]: coarse_files, NAMES[1]: tuple(found.get(NAMES[1], ()))}
+    return {name: paths for name, paths in files.items() if paths}
+
+
 def lexical(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -307,18 +319,15 @@ def lexical(
     """
     names = chosen_names(choice, NAMES)
     refuse_closing(tokenizer)
-    sources = _sources(choice, names)
+    sources, files = _sources(choice, names), lexical_files(choice)
     found: dict[str, Any] = {}
-    files: dict[str, tuple[Path, ...]] = {}
     for name, paths in sources.items():
         if not paths:
             continue
         progress = show(f"evaluate {name}")
         if name == NAMES[0]:
             found[name] = coarse(model, tokenizer, paths, choice, progress)
-            files[name] = tuple(folder / part for folder in paths for part in _PARTS)
         else:
             found[name] = simlex(model, tokenizer, paths[0], choice, progress)
-            files[name] = tuple(paths)
     missing = [name for name in names if name not in found]
     return {"tasks": found, "metrics": flat(found), "missing": missing, "files": files}

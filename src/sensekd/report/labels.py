@@ -14,14 +14,16 @@ _METRICS: Final[Mapping[str, str]] = MappingProxyType(
         "antonym_discrimination": "Antonym discrimination",
         "antonyms_trained": "Antonyms, trained pairs",
         "antonyms_withheld": "Antonyms, withheld pairs",
+        "coarsewsd20": "CoarseWSD-20",
+        "coarsewsd20_words": "CoarseWSD-20, mean of words",
+        "simlex999": "SimLex-999, Spearman",
+        "simlex999_centred": "SimLex-999, centred",
         "agreement": "Agreement with the teacher",
         "ce": "Cross-entropy",
         "kl": "KL from the teacher",
     }
 )
-_SHARES: Final = frozenset(
-    {"facts", "senses", "relations", "antonym_discrimination", "antonyms_trained", "antonyms_withheld", "agreement"}
-)
+_SHARES: Final = frozenset(_METRICS) - {"ce", "kl", "simlex999", "simlex999_centred"}
 _NATS: Final = frozenset({"ce", "kl"})
 _ARMS: Final[Mapping[str, str]] = MappingProxyType(
     {
