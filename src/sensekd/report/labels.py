@@ -119,6 +119,7 @@ _PHRASES: Final = {
     "outside_vocabulary": "piece beyond the model's vocabulary",
     "same_token": "neighbour that is the head",
     "same_span": "neighbour found already",
+    "withheld": "antonym withheld from training",
     "several_pieces": "no single token spells the word",
     "other_case": "a token in another case alone",
     "related": "token with linked neighbours",
