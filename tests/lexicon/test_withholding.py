@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import polars as pl
 import torch
@@ -49,7 +50,7 @@ def test_a_pair_is_chosen_by_itself_alone() -> None:
     assert len(other & found) < 40  # 16 by chance.
 
 
-def wrapped(accents: bool = True) -> object:
+def wrapped(accents: bool = True) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.WordLevel({"<unk>": 0} | {word: n for n, word in enumerate(WORDS, 1)}, unk_token="<unk>"))
@@ -63,7 +64,7 @@ def linked(
     rows: list[tuple[str, str, str]], withheld: list[tuple[str, str]] | None, accents: bool = True
 ) -> TokenRelations:
     frame = None if withheld is None else pl.DataFrame(withheld, schema=["low", "high"], orient="row")
-    return link(lexicon(rows), wrapped(accents), vocabulary=len(WORDS) + 1, withheld=frame)  # type: ignore[arg-type]
+    return link(lexicon(rows), wrapped(accents), vocabulary=len(WORDS) + 1, withheld=frame)
 
 
 def edges(csr: tuple[torch.Tensor, torch.Tensor]) -> set[tuple[str, str]]:

@@ -15,9 +15,9 @@ from sensekd.errors import InputError
 from sensekd.lexicon import Lexicon, withheld_pairs
 from sensekd.linking import TokenRelations, single_token_antonyms
 from sensekd.pipeline.check import refuse_problems
-from sensekd.pipeline.explore import open_run
 from sensekd.pipeline.jobs import DEVELOPMENT, HELDOUT, Bench, Job
 from sensekd.pipeline.run import compare
+from sensekd.pipeline.single import open_run
 from sensekd.pipeline.stages import Silent
 from sensekd.report.table import plain_table
 

@@ -158,7 +158,7 @@ class LexicalConfig(Section):
 
     data: str
     tasks: tuple[Literal["coarsewsd20", "simlex999"], ...] = ()
-    limits: dict[Literal["coarsewsd20", "simlex999"], Positive] = Field({"coarsewsd20": 100})
+    limits: dict[Literal["coarsewsd20", "simlex999"], Positive] = Field(default={"coarsewsd20": 100})
 
 
 class EvaluationConfig(LaterKeys):

@@ -40,7 +40,8 @@ class _Sums:
     @classmethod
     def zeros(cls, device: torch.device) -> _Sums:
         dtype = torch.float32 if device.type == "mps" else torch.float64
-        return cls(*(torch.zeros((), dtype=dtype, device=device) for _ in range(4)))
+        ce, kl, agreement, labels = (torch.zeros((), dtype=dtype, device=device) for _ in range(4))
+        return cls(ce, kl, agreement, labels)
 
     def add_antonyms(self, name: str, wins: Tensor, positions: Tensor) -> None:
         """Add what one set of antonyms won, and of how many."""

@@ -97,7 +97,7 @@ class Job:
             settings["cache"] = tree["cache"]
         if self.arm == TEACHER:
             settings = {"evaluation": tree["evaluation"]}
-        upstream = {name: work.artefact(name) for name in _UPSTREAM}
+        upstream: dict[str, Any] = {name: work.artefact(name) for name in _UPSTREAM}
         if self.arm != TEACHER and steps and processes.count() > 1:
             # `batch_size` is that of a process: more of them read more.
             upstream["processes"] = str(processes.count())
@@ -126,7 +126,8 @@ def lexical_choice(config: LexicalConfig, batch_size: int = 16) -> Choice:
     """The lexical tests that a recipe asks for."""
     from sensekd.evaluation.paper import Choice
 
-    return Choice(Path(config.data), config.tasks, dict(config.limits), batch_size)
+    limits = {str(name): limit for name, limit in config.limits.items()}
+    return Choice(Path(config.data), config.tasks, limits, batch_size)
 
 
 def lexical_key(config: LexicalConfig) -> dict[str, str]:
