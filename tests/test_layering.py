@@ -10,7 +10,7 @@ import pytest
 import sensekd
 
 ROOMS = (
-    "errors", "provenance", "artefacts", "presets", "config", "corpus",
+    "errors", "provenance", "artefacts", "presets", "numeric", "config", "corpus",
     "lexicon", "linking", "senses", "targets", "published", "losses", "training",
     "evaluation", "report", "demo", "pipeline", "cli",
 )  # fmt: skip

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from sensekd.errors import InputError
 from sensekd.evaluation import intrinsic as module
-from sensekd.evaluation.intrinsic import intrinsic
+from sensekd.evaluation.intrinsic import TeacherStates, intrinsic
 
 V, T = 11, 6
 
@@ -91,7 +91,7 @@ def test_equals_the_naive_reference(batch_size: int) -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher, ids = Bigram(0), Bigram(1), text()
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 3 * V)
+    monkeypatch.setattr(module, "_CACHED_ELEMENTS", 3 * V)
     monkeypatch.setattr(module, "_FORWARD_ELEMENTS", 2 * T * V)
     found = intrinsic(student, teacher, Blocks(ids), antonyms(), batch_size=64)
     assert found == pytest.approx(naive(student, teacher, ids), rel=1e-6)
@@ -172,3 +172,48 @@ def test_modes_are_given_back() -> None:
     intrinsic(student, teacher, Blocks(text()), None, batch_size=2)
     assert student.training
     assert not teacher.training
+
+
+def test_parts_of_the_antonyms_have_figures_of_their_own() -> None:
+    student, teacher, ids = Bigram(0), Bigram(1), text(40)
+    indptr = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1])
+    known, other = (indptr, torch.tensor([4])), (indptr, torch.tensor([3]))
+    parts = {"known": known, "other": other, "none": (torch.zeros(V + 1, dtype=torch.long), torch.tensor([]).long())}
+    found = intrinsic(student, teacher, Blocks(ids), antonyms(), batch_size=8, parts=parts)
+    before, label = ids[:, :-1].flatten(), ids[:, 1:].flatten()
+    scores = student.table.weight.detach()[before[label == 2]]
+    assert found["known_positions"] == found["other_positions"] == len(scores) > 20
+    assert found["known"] == pytest.approx((scores[:, 2] > scores[:, 4]).double().mean().item())
+    assert found["other"] == pytest.approx((scores[:, 2] > scores[:, 3]).double().mean().item())
+    assert found["known"] != found["other"]
+    assert found["none_positions"] == 0
+    assert "none" not in found
+    plain = intrinsic(student, teacher, Blocks(ids), antonyms(), batch_size=8)
+    assert {name: found[name] for name in plain} == plain
+
+
+class Counting(Bigram):
+    """Counts its forwards; with `bent` its logits are more than its output embedding makes."""
+
+    def __init__(self, seed: int, bent: bool = False) -> None:
+        super().__init__(seed)
+        self.forwards, self.bent = 0, bent
+
+    def forward(self, input_ids: Tensor, use_cache: bool = True) -> SimpleNamespace:
+        self.forwards += 1
+        logits = self.table(input_ids)
+        return SimpleNamespace(logits=logits.tanh() if self.bent else logits)
+
+
+@pytest.mark.parametrize(("bent", "limit", "again"), [(False, 1 << 20, 0), (True, 1 << 20, 3), (False, 2 * T * 8, 2)])
+def test_a_teacher_is_run_once_for_all_students(bent: bool, limit: int, again: int) -> None:
+    teacher, kept = Counting(1, bent), TeacherStates(limit)
+    for seed, forwards in ((0, 3), (5, again), (6, again)):
+        teacher.forwards = 0
+        found = intrinsic(Bigram(seed), teacher, Blocks(text()), antonyms(), batch_size=2, kept=kept)
+        assert teacher.forwards == forwards
+        assert found == intrinsic(Bigram(seed), teacher, Blocks(text()), antonyms(), batch_size=2)
+    # Other text and another teacher are not taken for the ones that are kept.
+    for other, ids in ((teacher, text(5).flip(0)), (Counting(2), text())):
+        found = intrinsic(Bigram(0), other, Blocks(ids), None, batch_size=2, kept=kept)
+        assert found == intrinsic(Bigram(0), other, Blocks(ids), None, batch_size=2)

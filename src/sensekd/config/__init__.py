@@ -30,6 +30,7 @@ from sensekd.config.recipe import (
 from sensekd.config.training import (
     CacheConfig,
     EvaluationConfig,
+    LexicalConfig,
     LoraConfig,
     LossConfig,
     PositionsConfig,
@@ -45,6 +46,7 @@ __all__ = [
     "CorpusConfig",
     "DevelopmentConfig",
     "EvaluationConfig",
+    "LexicalConfig",
     "LexiconConfig",
     "LexiconSource",
     "LinkingConfig",

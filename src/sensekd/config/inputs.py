@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from sensekd.config.fields import Dtype, Fraction, NonNegative, Positive, Section
+from sensekd.config.fields import Dtype, Fraction, LaterKeys, NonNegative, Positive, Section
 
 
 class TeacherConfig(Section):
@@ -123,13 +123,16 @@ class LexiconSource(Section):
         return self
 
 
-class LexiconConfig(Section):
+class LexiconConfig(LaterKeys):
     """Synonyms and antonyms.
 
     `hypernyms` takes hypernyms of WordNets and Wiktionary with this weight; `polarity` adds antonyms by negating
     affixes; `max_synonyms` and `max_antonyms` cap the relations of a word (ranked with `frequencies`, a file of word
-    TAB count); `strict` ends at the first damaged line of a dump.
+    TAB count); `strict` ends at the first damaged line of a dump. `withhold_antonyms` keeps this share of the antonym
+    pairs from training, for the evaluation alone; `withhold_seed` chooses which.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("withhold_antonyms", "withhold_seed")
 
     sources: tuple[LexiconSource, ...] = ()
     language: str = "en"
@@ -140,6 +143,8 @@ class LexiconConfig(Section):
     max_antonyms: Positive | None = None
     frequencies: str | None = None
     strict: bool = False
+    withhold_antonyms: Fraction = 0.0
+    withhold_seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _used(self) -> LexiconConfig:
@@ -147,6 +152,10 @@ class LexiconConfig(Section):
             raise ValueError("a source of kind morpholex is read for `polarity: true` alone")
         if self.frequencies is not None and self.max_synonyms is None and self.max_antonyms is None:
             raise ValueError("`frequencies` ranks relations for `max_synonyms` and `max_antonyms`; neither is set")
+        if self.withhold_antonyms and not self.sources:
+            raise ValueError("`withhold_antonyms` needs `sources`: without them there are no antonyms")
+        if self.withhold_seed and not self.withhold_antonyms:
+            raise ValueError("`withhold_seed` chooses what `withhold_antonyms` withholds; it is not set")
         return self
 
 

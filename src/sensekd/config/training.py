@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from sensekd.config.fields import Dtype, Fraction, NonNegative, Positive, Section, yaml_word
+from sensekd.config.fields import Dtype, Fraction, LaterKeys, NonNegative, Positive, Section, yaml_word
 from sensekd.config.inputs import CorpusConfig
 
 
@@ -149,11 +149,29 @@ class CacheConfig(Section):
     batch_size: Positive | None = None
 
 
-class EvaluationConfig(Section):
-    """Held-out text for the intrinsic suite, multiple-choice sets (name -> JSONL), gold senses (JSONL)."""
+class LexicalConfig(Section):
+    """Lexical tests on the states of every student: the folder of their files, which of them, and how much.
+
+    `limits` counts sentences of each split of each word (`coarsewsd20`) and pairs (`simlex999`); a test that is not
+    named there is taken whole.
+    """
+
+    data: str
+    tasks: tuple[Literal["coarsewsd20", "simlex999"], ...] = ()
+    limits: dict[Literal["coarsewsd20", "simlex999"], Positive] = Field(default={"coarsewsd20": 100})
+
+
+class EvaluationConfig(LaterKeys):
+    """Held-out text for the intrinsic suite, multiple-choice sets (name -> JSONL), gold senses (JSONL), lexical tests.
+
+    What settings are chosen by (`compare.development`) has no lexical tests.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ("lexical",)
 
     corpus: CorpusConfig
     questions: dict[str, str] = Field(default_factory=dict)
     gold_senses: str | None = None
+    lexical: LexicalConfig | None = None
     batch_size: Positive = 32
     sequence_length: Positive = 128

@@ -22,12 +22,18 @@ DIRECTION: Final[Mapping[str, Better]] = MappingProxyType(
         "relations": "higher",
         "agreement": "higher",
         "antonym_discrimination": "higher",
+        "antonyms_trained": "higher",
+        "antonyms_withheld": "higher",
+        "coarsewsd20": "higher",
+        "coarsewsd20_words": "higher",
+        "simlex999": "higher",
+        "simlex999_centred": "higher",
         "ce": "lower",
         "kl": "lower",
     }
 )
 # Denominators that stand beside the metrics: a difference of them says nothing about a model.
-COUNTS: Final = frozenset({"tokens", "antonym_positions"})
+COUNTS: Final = frozenset({"tokens", "antonym_positions", "antonyms_trained_positions", "antonyms_withheld_positions"})
 # One run stands for every seed: nothing in these depends on it.
 SEEDLESS: Final = frozenset({"teacher", "pruned"})
 SUBJECT: Final = "dskd"

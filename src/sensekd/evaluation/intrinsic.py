@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -11,14 +12,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sensekd.errors import InputError
+from sensekd.numeric import argmax
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Elements of one [rows, T, V] tensor of logits, and of one chunk that is upcast to float32.
+# Elements of one [rows, T, V] tensor of logits, and of one chunk that is upcast to float32: on a CPU as many as stay in
+# its cache while they are read a dozen times over.
 _FORWARD_ELEMENTS: Final = 1 << 26
 _CHUNK_ELEMENTS: Final = 1 << 23
+_CACHED_ELEMENTS: Final = 1 << 18
 _IGNORED: Final = -100
+_KEPT_BYTES: Final = 1 << 28
+_ALL: Final = "antonym_discrimination"
 
 
 @dataclass
@@ -29,13 +35,18 @@ class _Sums:
     kl: Tensor
     agreement: Tensor
     labels: Tensor
-    antonym_wins: Tensor
-    antonym_positions: Tensor
+    antonyms: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def zeros(cls, device: torch.device) -> _Sums:
         dtype = torch.float32 if device.type == "mps" else torch.float64
-        return cls(*(torch.zeros((), dtype=dtype, device=device) for _ in range(6)))
+        ce, kl, agreement, labels = (torch.zeros((), dtype=dtype, device=device) for _ in range(4))
+        return cls(ce, kl, agreement, labels)
+
+    def add_antonyms(self, name: str, wins: Tensor, positions: Tensor) -> None:
+        """Add what one set of antonyms won, and of how many."""
+        won, asked = self.antonyms.get(name, (0, 0))
+        self.antonyms[name] = won + wins, asked + positions
 
 
 @dataclass(frozen=True)
@@ -56,8 +67,44 @@ class _Antonyms:
         offset = torch.arange(int(count.max()), device=at.device)
         inside = offset < count[:, None]
         ids = self.ids[torch.where(inside, start[:, None] + offset, 0)]
-        best = logits_NV[at[:, None], ids].masked_fill(~inside, -torch.inf).amax(1)
-        return (logits_NV[at, labels_N[at]] > best).sum(), inside.any(1).sum()
+        best = logits_NV[at[:, None], ids].float().masked_fill(~inside, -torch.inf).amax(1)
+        return (logits_NV[at, labels_N[at]].float() > best).sum(), inside.any(1).sum()
+
+
+class TeacherStates:
+    """The states that enter a teacher's output embedding, kept while one student after the other is compared with it.
+
+    They are kept only where that embedding makes the very logits of the model out of them, to the last bit; where a
+    family bends or scales its logits, the teacher is run each time.
+
+    Args:
+        limit: bytes of states; batches beyond are run each time.
+    """
+
+    def __init__(self, limit: int = _KEPT_BYTES) -> None:
+        self._room, self._plain = limit, True
+        self._teacher: PreTrainedModel | None = None
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def logits(self, number: int, teacher: PreTrainedModel, ids: Tensor, vocabulary: int) -> Tensor:
+        """As `_logits`, of the batch of this number."""
+        if teacher is not self._teacher:
+            self._teacher, self._kept, self._plain = teacher, {}, True
+        known, head = self._kept.get(number), teacher.get_output_embeddings()
+        if known is not None and torch.equal(known[0], ids):
+            return _labelled(head(known[1]), vocabulary)
+        caught: list[Tensor] = []
+        handle = head.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        try:
+            logits = teacher(input_ids=ids, use_cache=False).logits
+        finally:
+            handle.remove()
+        if known is None and self._plain and len(caught) == 1 and caught[0].nbytes <= self._room:
+            self._plain = bool(self._kept) or torch.equal(head(caught[0]), logits)
+            if self._plain:
+                self._room -= caught[0].nbytes
+                self._kept[number] = ids, caught[0]
+        return _labelled(logits, vocabulary)
 
 
 def _common_vocabulary(student: int, teacher: int, vocabulary: int | None) -> int:
@@ -89,8 +136,8 @@ def _check_antonyms(antonyms: tuple[Tensor, Tensor], vocabulary: int, device: to
     return _Antonyms(indptr.to(device), ids.to(device))
 
 
-def _chunks(count: int, vocabulary: int) -> Iterator[slice]:
-    size = max(1, _CHUNK_ELEMENTS // vocabulary)
+def _chunks(count: int, vocabulary: int, device: torch.device) -> Iterator[slice]:
+    size = max(1, (_CACHED_ELEMENTS if device.type == "cpu" else _CHUNK_ELEMENTS) // vocabulary)
     return (slice(start, start + size) for start in range(0, count, size))
 
 
@@ -105,9 +152,10 @@ def _add_chunk(sums: _Sums, student_NV: Tensor, teacher_NV: Tensor | None, label
         sums.agreement += kept.sum()
         return
     log_t = teacher_NV.log_softmax(1)
-    divergence = (log_t.exp() * (log_t - log_s)).sum(1)
+    p_t = log_t.exp()
+    divergence = log_t.sub_(log_s).mul_(p_t).sum(1)
     sums.kl += torch.where(kept, divergence, 0).double().sum()
-    sums.agreement += ((student_NV.argmax(1) == teacher_NV.argmax(1)) & kept).sum()
+    sums.agreement += ((argmax(student_NV) == argmax(teacher_NV)) & kept).sum()
 
 
 def _rows(blocks: Dataset[Any], batch_size: int, vocabulary: int) -> DataLoader[Any]:
@@ -144,6 +192,8 @@ def intrinsic(
     batch_size: int,
     whole_word_edges: tuple[Tensor, Tensor] | None = None,
     vocabulary: int | None = None,
+    parts: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+    kept: TeacherStates | None = None,
 ) -> dict[str, float]:
     """Compare a model with its teacher, token by token, at temperature 1.
 
@@ -158,12 +208,15 @@ def intrinsic(
             where it is a whole word in its text.
         vocabulary: number of tokens of the tokenizer. Rows beyond it (padding of the embedding) are cut from both
             sides before the softmax. Without it the two models must have equally many rows.
+        parts: further sets of antonyms, such as those that training knew, each with a figure under its name.
+
+        kept: the teacher's states on these blocks, where further students are compared with it; same figures.
 
     Returns:
         `ce` (mean over the labels y_t, nats), `kl` (mean KL(softmax z^T || softmax z^S), nats), `agreement` (share of
         labels where both have the same top token), `antonym_discrimination` (share of the labels with a single-token
         antonym where the label's logit exceeds all of theirs; absent where there is none), `antonym_positions` and
-        `tokens` (the two denominators).
+        `tokens` (the two denominators); of each part its own share under its name, and `<name>_positions`.
 
     Raises:
         InputError: the vocabularies, the antonyms or the text do not fit together, or nothing is to be scored.
@@ -171,7 +224,8 @@ def intrinsic(
     if len(blocks) == 0:  # type: ignore[arg-type]
         raise InputError("no block of held-out text", "at least one", "give a longer text or a shorter block length")
     common = _common_vocabulary(_width(model), _width(teacher), vocabulary)
-    table = None if antonyms is None else _check_antonyms(antonyms, common, model.device)
+    given = {**({} if antonyms is None else {_ALL: antonyms}), **(parts or {})}
+    tables = {name: _check_antonyms(each, common, model.device) for name, each in given.items()}
     edges = None
     if whole_word_edges is not None:
         edges = (whole_word_edges[0].to(model.device), whole_word_edges[1].to(model.device))
@@ -180,8 +234,11 @@ def intrinsic(
     try:
         for each, _ in modes:
             each.eval()
-        for batch in _rows(blocks, batch_size, max(_width(model), _width(teacher))):
-            _add_batch(sums, (model, teacher), batch, table, edges, common)
+        kept = TeacherStates(limit=0) if kept is None else kept
+        for number, batch in enumerate(_rows(blocks, batch_size, max(_width(model), _width(teacher)))):
+            ids = batch["input_ids"]
+            by_teacher = partial(kept.logits, number, teacher, ids.to(teacher.device), common)
+            _add_batch(sums, model, None if teacher is model else by_teacher, batch, tables, edges, common)
     finally:
         for each, mode in modes:
             each.train(mode)
@@ -190,13 +247,13 @@ def intrinsic(
 
 def _add_batch(
     sums: _Sums,
-    models: tuple[PreTrainedModel, PreTrainedModel],
+    model: PreTrainedModel,
+    by_teacher: Callable[[], Tensor] | None,
     batch: dict[str, Tensor],
-    antonyms: _Antonyms | None,
+    antonyms: Mapping[str, _Antonyms],
     edges: tuple[Tensor, Tensor] | None,
     vocabulary: int,
 ) -> None:
-    model, teacher = models
     ids = batch["input_ids"].to(model.device)
     labels = _labels(batch, model.device)
     _check_labels(labels, vocabulary)
@@ -208,20 +265,21 @@ def _add_batch(
     allowed = ((labels != _IGNORED) & whole).flatten()
     labels = labels.flatten()
     student_NV = _logits(model, ids, vocabulary)
-    teacher_NV = None if teacher is model else _logits(teacher, ids.to(teacher.device), vocabulary)
-    for part in _chunks(labels.numel(), vocabulary):
+    teacher_NV = None if by_teacher is None else by_teacher()
+    for name, each in antonyms.items():
+        sums.add_antonyms(name, *each.beaten(student_NV, labels.clamp(min=0), allowed))
+    for part in _chunks(labels.numel(), vocabulary, student_NV.device):
         scores = student_NV[part].float()
         _add_chunk(sums, scores, None if teacher_NV is None else teacher_NV[part].to(scores), labels[part])
-        if antonyms is not None:
-            wins, count = antonyms.beaten(scores, labels[part].clamp(min=0), allowed[part])
-            sums.antonym_wins += wins
-            sums.antonym_positions += count
 
 
 def _logits(model: PreTrainedModel, ids: Tensor, vocabulary: int) -> Tensor:
     """Logits of every position that has a label, [B * (T-1), vocabulary], in the model's own dtype."""
-    logits = model(input_ids=ids, use_cache=False).logits
-    return logits[:, :-1, :vocabulary].flatten(0, 1)  # type: ignore[no-any-return]
+    return _labelled(model(input_ids=ids, use_cache=False).logits, vocabulary)
+
+
+def _labelled(logits: Tensor, vocabulary: int) -> Tensor:
+    return logits[:, :-1, :vocabulary].flatten(0, 1)
 
 
 def _means(sums: _Sums) -> dict[str, float]:
@@ -233,8 +291,10 @@ def _means(sums: _Sums) -> dict[str, float]:
         "kl": float(sums.kl) / labels,
         "agreement": float(sums.agreement) / labels,
         "tokens": labels,
-        "antonym_positions": float(sums.antonym_positions),
+        "antonym_positions": 0.0,
     }
-    if sums.antonym_positions > 0:
-        means["antonym_discrimination"] = float(sums.antonym_wins / sums.antonym_positions)
+    for name, (wins, positions) in sums.antonyms.items():
+        means["antonym_positions" if name == _ALL else f"{name}_positions"] = float(positions)
+        if positions > 0:
+            means[name] = float(wins) / float(positions)
     return means

@@ -277,7 +277,7 @@ def simlex(
     }
 
 
-def lexical_files(choice: Choice) -> Mapping[str, list[Path]]:
+def _sources(choice: Choice) -> Mapping[str, list[Path]]:
     """Where each test that is asked for has its files: folders of words, or the list of pairs; empty where it has none.
 
     Raises:
@@ -296,6 +296,18 @@ def lexical_files(choice: Choice) -> Mapping[str, list[Path]]:
         expected = f"folders with {', '.join(_PARTS)}; {_SIMLEX}"
         raise InputError(f"no files of {', '.join(missing)} under {choice.data}", expected, "check --data and --task")
     return {name: found[name] for name in names}
+
+
+def lexical_files(choice: Choice) -> dict[str, tuple[Path, ...]]:
+    """The files of each test that is chosen and there.
+
+    Raises:
+        InputError: a test that was asked for by name has none, or none has.
+    """
+    found = _sources(choice)
+    coarse_files = tuple(folder / part for folder in found.get(NAMES[0], ()) for part in _PARTS)
+    files = {NAMES[0]: coarse_files, NAMES[1]: tuple(found.get(NAMES[1], ()))}
+    return {name: paths for name, paths in files.items() if paths}
 
 
 def lexical(
@@ -319,18 +331,15 @@ def lexical(
         InputError: data that is missing or malformed, or a slow tokenizer.
     """
     refuse_closing(tokenizer)
-    sources = lexical_files(choice)
+    sources, files = _sources(choice), lexical_files(choice)
     found: dict[str, Any] = {}
-    files: dict[str, tuple[Path, ...]] = {}
     for name, paths in sources.items():
         if not paths:
             continue
         progress = show(f"evaluate {name}")
         if name == NAMES[0]:
             found[name] = coarse(model, tokenizer, paths, choice, progress)
-            files[name] = tuple(folder / part for folder in paths for part in _PARTS)
         else:
             found[name] = simlex(model, tokenizer, paths[0], choice, progress)
-            files[name] = tuple(paths)
     missing = [name for name in sources if name not in found]
     return {"tasks": found, "metrics": flat(found), "missing": missing, "files": files}

@@ -8,7 +8,7 @@ is; and the pieces of a neighbour are what the tokenizer makes of it behind anot
 from sensekd.linking.coverage import Coverage
 from sensekd.linking.linker import link
 from sensekd.linking.positions import Positions, count_positions, word_tokens
-from sensekd.linking.relations import TokenRelations, single_token_antonyms, single_token_neighbours
+from sensekd.linking.relations import TokenRelations, single_token_antonyms, single_token_neighbours, without_neighbours
 
 __all__ = [
     "Coverage",
@@ -18,5 +18,6 @@ __all__ = [
     "link",
     "single_token_antonyms",
     "single_token_neighbours",
+    "without_neighbours",
     "word_tokens",
 ]

@@ -24,7 +24,8 @@ class Coverage:
         spans_by_pieces: different spans, likewise.
         dropped: triples by reason: `too_long` (more than `max_pieces`), `not_spelled` (the tokenizer cannot write the
             neighbour), `outside_vocabulary` (a piece beyond V), `same_token` (the span is the head), `same_span` (the
-            head has that span already, from another spelling). All of them and the kept pairs add up to `relations`.
+            head has that span already, from another spelling), and `withheld` where antonym pairs are. All of them and
+            the kept pairs add up to `relations`.
         floor: the smallest heads / candidates that was accepted.
         no_head: related words without a candidate, by reason: `several_pieces` (the tokenizer has no single token for
             the word in any case) and `other_case` (it has one, in a case that would make it another word).

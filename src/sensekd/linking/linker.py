@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 import torch
 
+from sensekd.artefacts import fingerprint
 from sensekd.lexicon.relations import ANTONYM, HYPERNYM, LINKED, SYNONYM, Lexicon, fold
+from sensekd.lexicon.withholding import PAIR, unordered
 from sensekd.linking.boundaries import word_flags
 from sensekd.linking.coverage import Coverage
 from sensekd.linking.heads import head_triples
@@ -28,6 +30,7 @@ def link(
     vocabulary: int,
     max_pieces: int = 3,
     floor: float = 0.0,
+    withheld: pl.DataFrame | None = None,
 ) -> TokenRelations:
     """Link the synonyms and antonyms of a lexicon to the tokens of a tokenizer.
 
@@ -41,6 +44,8 @@ def link(
         vocabulary: V, the rows of the model's output embedding; may be more or less than the tokenizer has.
         max_pieces: m, the longest neighbour.
         floor: the smallest share of candidate heads with at least one span.
+        withheld: antonym pairs that are left out (`lexicon.withheld_pairs`); which tokens spell a word does not change
+            with them. `coverage.dropped` counts their triples as `withheld`.
 
     Raises:
         InputError: no fast backend, a tokenizer that cannot be read this way, or less linked than `floor` (or nothing).
@@ -50,14 +55,17 @@ def link(
     words = lexicon.relations.filter(pl.col("relation").is_in(LINKED)).select("head", "relation", "tail")
     words = words.with_columns(pl.col("relation").replace(HYPERNYM, SYNONYM)).unique()
     words = words.with_columns(fold(words["head"]).alias("key"))
-    triples = head_triples(tokens, words)
+    spelling = head_triples(tokens, words)
+    triples = spelling if withheld is None else _without(spelling, withheld)
     neighbours = sorted(triples["tail"].unique())
     spelled = spell(backend, neighbours, max_pieces=max_pieces, vocabulary=vocabulary)
     spans = sorted(
         {pieces for pieces in spelled if isinstance(pieces, tuple)}, key=lambda pieces: (len(pieces), pieces)
     )
     links, dropped = _links(triples, neighbours, spelled, spans)
-    coverage = _coverage(words, triples, links, spans, dropped, (max_pieces, floor), _no_head(tokens, words, triples))
+    if withheld is not None:
+        dropped["withheld"] = spelling.height - triples.height
+    coverage = _coverage(words, spelling, links, spans, dropped, (max_pieces, floor), _no_head(tokens, words, spelling))
     coverage.refuse_below_floor()
     return TokenRelations(
         vocabulary,
@@ -68,8 +76,20 @@ def link(
         *word_flags(tokens, vocabulary, backend),
         coverage,
         {"lexicon": lexicon.fingerprint, "tokenizer": tokenizer_fingerprint(tokenizer)},
-        {"vocabulary": vocabulary, "max_pieces": max_pieces},
+        {
+            "vocabulary": vocabulary,
+            "max_pieces": max_pieces,
+            **({} if withheld is None else {"withheld": fingerprint(withheld.rows())}),
+        },
     )
+
+
+def _without(triples: pl.DataFrame, withheld: pl.DataFrame) -> pl.DataFrame:
+    """The triples without the antonyms that are withheld, in whatever direction, case or form of the head."""
+    pairs = pl.concat([triples, unordered(triples["key"], triples["tail"])], how="horizontal")
+    listed = withheld.with_columns(pl.lit(ANTONYM).alias("relation"))
+    kept = pairs.join(listed, on=["relation", *PAIR], how="anti", maintain_order="left")
+    return kept.select(triples.columns)
 
 
 def _links(

@@ -102,3 +102,20 @@ def single_token_neighbours(relations: TokenRelations, kind: str) -> tuple[torch
 def single_token_antonyms(relations: TokenRelations) -> tuple[torch.Tensor, torch.Tensor]:
     """Antonyms that are one token each: `indptr` [V+1] and token ids, ascending per head (both int64)."""
     return single_token_neighbours(relations, "antonym")
+
+
+def without_neighbours(
+    all_of: tuple[torch.Tensor, torch.Tensor], known: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The neighbours of `all_of` that are none in `known`, head by head.
+
+    Args:
+        all_of, known: `indptr` [V+1] and token ids, as `single_token_neighbours` gives them, of one vocabulary.
+    """
+    vocabulary = len(all_of[0]) - 1
+    pairs = [
+        torch.arange(vocabulary).repeat_interleave(indptr.diff()) * vocabulary + ids for indptr, ids in (all_of, known)
+    ]
+    other = ~torch.isin(*pairs)
+    kept_before = torch.cat([torch.zeros(1, dtype=torch.int64), other.cumsum(0)])
+    return kept_before[all_of[0]], all_of[1][other]

@@ -19,14 +19,17 @@ from sensekd.errors import InputError, SenseKDError
 from sensekd.pipeline.memory import peak_memory
 from sensekd.pipeline.prepare import sense_table
 from sensekd.pipeline.stages import content_id
-from sensekd.pipeline.workspace import Workspace, source_key
+from sensekd.pipeline.workspace import WHOLE, Workspace, source_key
+from sensekd.provenance import file_fingerprint
 from sensekd.training import processes
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from sensekd.config import LossConfig
+    from sensekd.config import LexicalConfig, LossConfig
+    from sensekd.evaluation.intrinsic import TeacherStates
+    from sensekd.evaluation.paper import Choice
     from sensekd.linking import TokenRelations
     from sensekd.pipeline.stages import Progress
     from sensekd.targets import SenseTable
@@ -35,9 +38,13 @@ if TYPE_CHECKING:
     from sensekd.training.distill import DistillResult
     from sensekd.training.supervision import SenseSupervision
 
+    Split = tuple[tuple[Tensor, Tensor], dict[str, tuple[Tensor, Tensor]]]
+
 TEACHER: Final = "teacher"
 HELDOUT: Final = "heldout"
 DEVELOPMENT: Final = "development"
+TRAINED: Final = "antonyms_trained"
+WITHHELD: Final = "antonyms_withheld"
 _UPSTREAM: Final = ("tokens-train", "tokens-heldout", "senses", "relations")
 
 
@@ -92,15 +99,19 @@ class Job:
             settings = {"evaluation": tree["evaluation"]}
         # Without senses or hidden states in the loss no dictionary is looked at: plain KD stands when it is made anew.
         sensed = steps > 0 and (recipe.loss.lam > 0 or recipe.loss.mu > 0)
-        upstream = {name: work.artefact(name) for name in _UPSTREAM if sensed or name != "senses"}
+        upstream: dict[str, Any] = {name: work.artefact(name) for name in _UPSTREAM if sensed or name != "senses"}
         if self.arm != TEACHER and steps and processes.count() > 1:
             # `batch_size` is that of a process: more of them read more.
             upstream["processes"] = str(processes.count())
+        if self.split == HELDOUT and work.recipe.lexicon.withhold_antonyms:
+            upstream[WHOLE] = work.artefact(WHOLE)
         if self.senses and sensed:
             upstream["senses"] = content_id(work.path(self.senses))
         if self.split != HELDOUT:
             settings["evaluation"] = {name: tree["evaluation"][name] for name in ("batch_size", "sequence_length")}
             upstream["tokens-heldout"] = work.artefact(f"tokens-{self.split}")
+        if self.split == HELDOUT and work.recipe.evaluation.lexical is not None:
+            upstream["lexical"] = lexical_key(work.recipe.evaluation.lexical)
         questions = {name: source_key(path) for name, path in question_sets(work, self.split).items()}
         return {"settings": settings, "steps": steps, "questions": questions, "teacher": work.teacher_key, **upstream}
 
@@ -113,6 +124,21 @@ def question_sets(work: Workspace, split: str) -> dict[str, str]:
     return development.questions
 
 
+def lexical_choice(config: LexicalConfig, batch_size: int = 16) -> Choice:
+    """The lexical tests that a recipe asks for."""
+    from sensekd.evaluation.paper import Choice
+
+    limits = {str(name): limit for name, limit in config.limits.items()}
+    return Choice(Path(config.data), config.tasks, limits, batch_size)
+
+
+def lexical_key(config: LexicalConfig) -> dict[str, str]:
+    """Fingerprints of the files of the lexical tests."""
+    from sensekd.evaluation.lexical import lexical_files
+
+    return {name: file_fingerprint(*files) for name, files in lexical_files(lexical_choice(config)).items()}
+
+
 class Bench:
     """What the jobs of one process share: the teacher, the token blocks, the sense tables.
 
@@ -123,6 +149,7 @@ class Bench:
     def __init__(self, work: Workspace) -> None:
         self.work = work
         self._tables: dict[tuple[bool, bool, bool, str], SenseTable] = {}
+        self._kept: dict[str, TeacherStates] = {}
 
     @cached_property
     def relations(self) -> TokenRelations | None:
@@ -138,10 +165,29 @@ class Bench:
 
     @cached_property
     def antonyms(self) -> tuple[Tensor, Tensor] | None:
-        """Single-token antonyms of every token."""
+        """Single-token antonyms of every token, as training has them."""
         from sensekd.linking import single_token_antonyms
 
         return None if self.relations is None else single_token_antonyms(self.relations)
+
+    @cached_property
+    def withheld(self) -> Split | None:
+        """All single-token antonyms, those of training and those that it does not have; None where it has all."""
+        from sensekd.linking import TokenRelations, single_token_antonyms, without_neighbours
+
+        if self.antonyms is None or not self.work.recipe.lexicon.withhold_antonyms:
+            return None
+        whole = single_token_antonyms(TokenRelations.load(self.work.path(WHOLE)))
+        return whole, {TRAINED: self.antonyms, WITHHELD: without_neighbours(whole, self.antonyms)}
+
+    def judged(self, split: str) -> Split | None:
+        """The antonyms that a model is judged by on a split, and named parts of them.
+
+        What settings are chosen by (`development`) knows nothing of the withheld pairs.
+        """
+        if split == HELDOUT and self.withheld is not None:
+            return self.withheld
+        return None if self.antonyms is None else (self.antonyms, {})
 
     def table(self, loss: LossConfig, senses: str = "") -> SenseTable:
         """The sense table that a loss asks for, with or without the two relations; made once.
@@ -167,6 +213,12 @@ class Bench:
         from sensekd.training.packing import make_blocks
 
         return make_blocks(TokenDocuments.open(self.work.path("tokens-train")), recipe.training)
+
+    def kept(self, split: str) -> TeacherStates:
+        """The teacher's states on the held-out text of a split: it is run there once for all students."""
+        from sensekd.evaluation.intrinsic import TeacherStates
+
+        return self._kept.setdefault(split, TeacherStates())
 
     def run(self, job: Job, progress: Progress) -> None:
         """Train (unless it is the teacher), evaluate, and write the record."""
@@ -306,15 +358,17 @@ def evaluate_model(bench: Bench, model: PreTrainedModel, split: str = HELDOUT) -
     """Every suite of the recipe on one model, over the text and the questions of a split.
 
     Returns:
-        `metrics` (name -> number), `items` (set -> 0/1 per item) and `chance` (set -> accuracy of guessing).
+        `metrics` (name -> number), `items` (set -> 0/1 per item) and `chance` (set -> accuracy of guessing); with
+        lexical tests also `lexical`, what belongs to their figures.
     """
     from sensekd.evaluation.intrinsic import intrinsic
 
     work, config = bench.work, bench.work.recipe.evaluation
     blocks = bench.blocks(split, config.sequence_length)
+    antonyms, parts = bench.judged(split) or (None, None)
     metrics = dict(
         intrinsic(
-            model, work.teacher.model, blocks, bench.antonyms,
+            model, work.teacher.model, blocks, antonyms, parts=parts, kept=bench.kept(split),
             batch_size=config.batch_size, whole_word_edges=bench.edges, vocabulary=len(work.teacher.tokenizer),
         )
     )  # fmt: skip
@@ -326,4 +380,28 @@ def evaluate_model(bench: Bench, model: PreTrainedModel, split: str = HELDOUT) -
         sets: Mapping[str, Path] = {name: Path(path) for name, path in asked.items()}
         for name, result in multiple_choice(model, work.teacher.tokenizer, sets, batch_size=config.batch_size).items():
             metrics[name], items[name], chance[name] = result.accuracy, list(result.correct), result.chance
-    return {"metrics": metrics, "items": items, "chance": chance}
+    found: dict[str, Any] = {"metrics": metrics, "items": items, "chance": chance}
+    if config.lexical is not None and split == HELDOUT:
+        found["lexical"] = _lexical_tests(bench, model, metrics, items)
+    return found
+
+
+def _lexical_tests(
+    bench: Bench, model: PreTrainedModel, metrics: dict[str, float], items: dict[str, list[int]]
+) -> dict[str, Any]:
+    """Add the figures of the lexical tests to `metrics` and `items`; what stands beside them is returned."""
+    from sensekd.evaluation.lexical import lexical
+
+    config = bench.work.recipe.evaluation
+    assert config.lexical is not None
+    choice = lexical_choice(config.lexical, config.batch_size)
+    tasks = lexical(model, bench.work.teacher.tokenizer, choice, lambda _: lambda done, total: None)["tasks"]
+    beside: dict[str, Any] = {name: {"items": task["items"]} for name, task in tasks.items()}
+    if (coarse := tasks.get("coarsewsd20")) is not None:
+        figures, items["coarsewsd20"] = coarse["metrics"], coarse["correct"]
+        metrics |= {"coarsewsd20": figures["accuracy_micro"], "coarsewsd20_words": figures["accuracy"]}
+        beside["coarsewsd20"] |= {"most_frequent": figures["most_frequent"], "fallbacks": coarse["fallbacks"]}
+    if (simlex := tasks.get("simlex999")) is not None:
+        figures = simlex["metrics"]
+        metrics |= {"simlex999": figures["spearman"], "simlex999_centred": figures["spearman_centred"]}
+    return beside

@@ -11,7 +11,7 @@ from sensekd.artefacts import write_json
 from sensekd.config import CorpusConfig, SensesConfig
 from sensekd.corpus import TokenDocuments
 from sensekd.errors import InputError
-from sensekd.pipeline.workspace import Workspace, pick_device, source_key
+from sensekd.pipeline.workspace import WHOLE, Workspace, pick_device, source_key
 from sensekd.training.placement import teacher_device
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def prepare_lexicon(work: Workspace) -> None:
 
     config, folder = work.recipe.lexicon, work.path("lexicon")
     paths = [*(source.path for source in config.sources), *([config.frequencies] if config.frequencies else [])]
-    key = [config.model_dump(mode="json"), [source_key(path) for path in paths]]
+    # What is withheld from training is in the lexicon all the same.
+    read = config.model_dump(mode="json", exclude={"withhold_antonyms", "withhold_seed"})
+    key = [read, [source_key(path) for path in paths]]
 
     def build(_: Progress) -> None:
         build_lexicon(config).save(folder)
@@ -112,8 +114,11 @@ def prepare_lexicon(work: Workspace) -> None:
 
 
 def prepare_relations(work: Workspace) -> TokenRelations | None:
-    """Link the lexicon to the teacher's tokens into `relations`; None if the recipe has no lexicon."""
-    from sensekd.lexicon import Lexicon
+    """Link the lexicon to the teacher's tokens into `relations`; None if the recipe has no lexicon.
+
+    Where antonym pairs are withheld, `relations` is without them, and `relations-whole` has all.
+    """
+    from sensekd.lexicon import Lexicon, withheld_pairs
     from sensekd.linking import TokenRelations, link
 
     if not work.recipe.lexicon.sources:
@@ -121,19 +126,25 @@ def prepare_relations(work: Workspace) -> TokenRelations | None:
     prepare_lexicon(work)
     config, folder = work.recipe.linking, work.path("relations")
     key = [work.artefact("lexicon"), work.teacher_key["tokenizer"], work.vocabulary, config.model_dump(mode="json")]
+    share, seed, outputs = work.recipe.lexicon.withhold_antonyms, work.recipe.lexicon.withhold_seed, [folder]
+    if share:
+        key, outputs = [*key, share, seed], [folder, work.path(WHOLE)]
 
     def build(_: Progress) -> None:
         lexicon = Lexicon.load(work.path("lexicon"))
-        linked = link(
-            lexicon,
-            work.tokenizer,
-            vocabulary=work.vocabulary,
-            max_pieces=config.max_pieces,
-            floor=config.floor,
-        )
-        linked.save(folder)
+        withheld = withheld_pairs(lexicon, share, seed) if share else None
+        for output, left_out in zip(outputs, (withheld, None), strict=False):
+            linked = link(
+                lexicon,
+                work.tokenizer,
+                vocabulary=work.vocabulary,
+                max_pieces=config.max_pieces,
+                floor=config.floor,
+                withheld=left_out,
+            )
+            linked.save(output)
 
-    work.stages.run("linking", key, [folder], build)
+    work.stages.run("linking", key, outputs, build)
     return TokenRelations.load(folder)
 
 

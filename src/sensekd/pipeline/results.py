@@ -15,7 +15,7 @@ from sensekd.errors import InputError
 from sensekd.evaluation.compare import ArmResult, summarise
 from sensekd.evaluation.resampling import correct, item_differences
 from sensekd.pipeline.examples import example_senses
-from sensekd.pipeline.jobs import TEACHER, Job
+from sensekd.pipeline.jobs import TEACHER, Job, lexical_key
 from sensekd.pipeline.prepare import gold_quality
 from sensekd.pipeline.workspace import Workspace, source_key
 from sensekd.provenance import versions
@@ -32,11 +32,13 @@ def provenance(work: Workspace, command: str) -> dict[str, Any]:
     """The recipe, the teacher, the inputs and the libraries of a run."""
     # Where the run stands is no part of what it found.
     recipe = work.recipe.model_dump(mode="json", by_alias=True, exclude={"output"})
-    identities = {
+    identities: dict[str, Any] = {
         "corpus": TokenDocuments.open(work.path("tokens-train")).manifest.id,
         "heldout": TokenDocuments.open(work.path("tokens-heldout")).manifest.id,
         "questions": {name: source_key(path) for name, path in work.recipe.evaluation.questions.items()},
     }
+    if work.recipe.evaluation.lexical is not None:
+        identities["lexical"] = lexical_key(work.recipe.evaluation.lexical)
     teacher = asdict(work.teacher.identity)
     return {"recipe": recipe, "command": command, "teacher": teacher, "inputs": identities, "versions": versions()}
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sensekd.provenance import TeacherIdentity
 
 RECIPE = "recipe.json"
+# The linked lexicon with the antonym pairs that training does not get.
+WHOLE = "relations-whole"
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Workspace:
 
     def artefact(self, name: str) -> str | None:
         """Identity of an artefact of this run; None where the recipe has no such stage."""
-        if name in {"lexicon", "relations"} and not self.recipe.lexicon.sources:
+        if name in {"lexicon", "relations", WHOLE} and not self.recipe.lexicon.sources:
             return None
         return content_id(self.senses if name == "senses" else self.path(name))
 

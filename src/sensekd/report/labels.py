@@ -12,12 +12,18 @@ _METRICS: Final[Mapping[str, str]] = MappingProxyType(
         "senses": "Senses",
         "relations": "Relations",
         "antonym_discrimination": "Antonym discrimination",
+        "antonyms_trained": "Antonyms, trained pairs",
+        "antonyms_withheld": "Antonyms, withheld pairs",
+        "coarsewsd20": "CoarseWSD-20",
+        "coarsewsd20_words": "CoarseWSD-20, mean of words",
+        "simlex999": "SimLex-999, Spearman",
+        "simlex999_centred": "SimLex-999, centred",
         "agreement": "Agreement with the teacher",
         "ce": "Cross-entropy",
         "kl": "KL from the teacher",
     }
 )
-_SHARES: Final = frozenset({"facts", "senses", "relations", "antonym_discrimination", "agreement"})
+_SHARES: Final = frozenset(_METRICS) - {"ce", "kl", "simlex999", "simlex999_centred"}
 _NATS: Final = frozenset({"ce", "kl"})
 _ARMS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -113,6 +119,7 @@ _PHRASES: Final = {
     "outside_vocabulary": "piece beyond the model's vocabulary",
     "same_token": "neighbour that is the head",
     "same_span": "neighbour found already",
+    "withheld": "antonym withheld from training",
     "several_pieces": "no single token spells the word",
     "other_case": "a token in another case alone",
     "related": "token with linked neighbours",

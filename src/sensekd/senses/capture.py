@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sensekd.artefacts import Manifest, atomic_directory, check_made_from, fingerprint, write_manifest
 from sensekd.errors import InputError, SenseKDError
+from sensekd.numeric import argmax
 from sensekd.senses.journal import Journal
 from sensekd.senses.pool import Occurrences, PoolShape, SamplePool
 from sensekd.senses.sample import REBUILD, StateSample, hash_pair, sample_facts, sample_manifest, unsigned
@@ -160,16 +161,8 @@ def _predicted(teacher: Any, states: Tensor) -> Tensor:
     for piece in torch.split(states, chunk):
         # One fixed shape here too: the last piece is filled up.
         filled = torch.nn.functional.pad(piece, (0, 0, 0, chunk - len(piece))) if len(piece) < chunk else piece
-        found.append(_argmax(head(filled))[: len(piece)])
+        found.append(argmax(head(filled))[: len(piece)])
     return torch.cat(found)
-
-
-def _argmax(logits: Tensor) -> Tensor:
-    """Index of the largest logit, the lower one of equals, [n] of [n, V]."""
-    if logits.device.type == "cpu" and logits.dtype == torch.float32:
-        # numpy reads each row once with wide instructions; torch's own takes fourteen times as long.
-        return torch.from_numpy(logits.numpy().argmax(-1))
-    return logits.argmax(-1)
 
 
 def _check_finite(batch: WindowStates, hashes: NDArray[np.uint64]) -> None:

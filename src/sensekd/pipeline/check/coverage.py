@@ -25,7 +25,7 @@ def linked_coverage(recipe: Recipe) -> dict[str, Any]:
     Raises:
         InputError: no lexicon, a source that cannot be read, no tokenizer, or a floor that is not reached.
     """
-    from sensekd.lexicon import build_lexicon
+    from sensekd.lexicon import build_lexicon, withheld_pairs
     from sensekd.linking import link
     from sensekd.pipeline.check.shapes import teacher_config
     from sensekd.training.teacher import load_tokenizer
@@ -34,12 +34,13 @@ def linked_coverage(recipe: Recipe) -> dict[str, Any]:
         raise InputError("the recipe has no lexicon.sources", "at least one source", "add pairs or a wordnet")
     lexicon = build_lexicon(recipe.lexicon)
     config, _ = teacher_config(recipe.teacher)
-    settings = recipe.linking
+    settings, share = recipe.linking, recipe.lexicon.withhold_antonyms
     linked = link(
         lexicon,
         load_tokenizer(recipe.teacher),
         vocabulary=int(config.get_text_config().vocab_size),
         max_pieces=settings.max_pieces,
         floor=settings.floor,
+        withheld=withheld_pairs(lexicon, share, recipe.lexicon.withhold_seed) if share else None,
     )
     return {"lexicon": dict(lexicon.facts), "linking": linked.coverage.as_dict(), "positions": None}

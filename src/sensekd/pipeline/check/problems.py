@@ -56,11 +56,14 @@ def _missing_files(recipe: Recipe) -> list[str]:
 def _content_problems(recipe: Recipe) -> list[str]:
     """Question sets and gold senses are small: they are read whole, so that a bad line shows before anything starts."""
     from sensekd.evaluation.suites import read_questions
+    from sensekd.pipeline.jobs import lexical_key
     from sensekd.senses.quality import read_gold
 
     development = recipe.compare.development
     sets = [*recipe.evaluation.questions.values(), *(development.questions.values() if development else ())]
     checks: list[Callable[[], object]] = [partial(read_questions, Path(path)) for path in sets]
+    if recipe.evaluation.lexical is not None:
+        checks.append(partial(lexical_key, recipe.evaluation.lexical))
     checks += [partial(_first_records, part) for part in recipe.corpus.parts if part.records != "text"]
     if recipe.evaluation.gold_senses:
         checks.append(partial(read_gold, Path(recipe.evaluation.gold_senses)))
