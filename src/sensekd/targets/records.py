@@ -61,7 +61,8 @@ class Kept:
         pull_ids, pull_mask: [P, κ] row ids and which of them count.
         push_at: [Q] int64, indices into the N label positions.
         push_ids, push_mask: [Q, κ] row ids and which of them count.
-        own_ids: [Q] the own sense nearest to the teacher's state (relative push), or None.
+        own_ids: [Q] the own sense nearest to the teacher's state (relative and contrastive push), or None.
+        pull_weight: [P, κ] float32, weights of the rows that sum to 1, or None where each counts as much as another.
     """
 
     pull_at: Tensor
@@ -71,6 +72,7 @@ class Kept:
     push_ids: Tensor
     push_mask: Tensor
     own_ids: Tensor | None = None
+    pull_weight: Tensor | None = None
 
     def rows(self) -> Tensor:
         """[U] int64, ascending: every row that is named, row 0 among them (masked entries name it)."""
@@ -90,16 +92,17 @@ class SenseTargets:
     """Where the student's states are pulled to and pushed from (equations of the sense loss, DSKD, arXiv 2602.22351).
 
     The mean over kept rows of the distance to each equals the distance to their mean plus their spread, so one vector
-    a position is enough for the pull.
+    a position is enough for the pull. So it is with weights: the weighted mean of the distances is the distance to the
+    weighted mean plus the weighted spread.
 
     Attributes:
         pull_at: [P] int64, indices into the N label positions.
-        pull_mean: [P, D] mean of the kept rows of P_t.
+        pull_mean: [P, D] mean, weighted or not, of the kept rows of P_t.
         pull_spread: [P] mean squared distance per dimension of the kept rows to their mean.
         push_at: [Q] int64, indices into the N label positions.
         push_rows: [Q, κ, D] kept rows of N_t.
         push_mask: [Q, κ] bool, False where N_t has fewer than κ rows.
-        own_nearest: [Q, D] the own sense nearest to the teacher's state (relative push), or None.
+        own_nearest: [Q, D] the own sense nearest to the teacher's state (relative and contrastive push), or None.
         kept: the row ids behind the vectors.
     """
 
