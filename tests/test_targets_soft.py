@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from test_targets import WIDTH, FakeDictionary, World, kept
 from torch import Tensor
 
 from sensekd.losses import sense_pull
 from sensekd.targets import SenseTable, SenseTargets, build_table, select, targets_of
+from test_targets import WIDTH, FakeDictionary, World, kept
 
 KAPPA = 3
 LABELS = torch.tensor([0, 3, -100, 1, 0, 3, 2])
