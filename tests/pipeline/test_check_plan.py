@@ -186,6 +186,13 @@ def test_what_does_not_fit_shows_before_anything_starts(
         ({"loss": {"lambda": 0, "kappa": 2, "margin": 0.5}}, {"loss.kappa", "loss.margin"}),
         ({"loss": {"alpha": 0, "tau": 1.0}}, {"loss.tau"}),
         ({"loss": {"antonyms": False, "margin": 0.5}}, {"loss.margin"}),
+        ({"loss": {"push": "contrastive", "margin": 0.5, "push_temperature": 0.2}}, {"loss.margin"}),
+        (
+            {"loss": {"push_temperature": 0.2, "assignment_temperature": 0.2}},
+            {"loss.push_temperature", "loss.assignment_temperature"},
+        ),
+        ({"loss": {"kappa": 1, "assignment": "soft"}}, {"loss.assignment"}),
+        ({"loss": {"lambda": 0, "confidence": "agreement", "anneal": {}}}, {"loss.confidence", "loss.anneal"}),
         ({"lexicon": {}, "linking": {"max_pieces": 2}}, {"linking.max_pieces"}),
         ({"student": {"width": 8, "train_top": 1}}, {"student.train_top"}),
         ({"corpus": {"split": "test", "seed": 4}}, {"corpus.split", "corpus.seed"}),

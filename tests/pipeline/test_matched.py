@@ -158,6 +158,14 @@ def test_every_arm_has_as_many_different_trials_and_begins_with_itself(tree: dic
     assert settings_to_try(other, "ce", other.compare.tune) != tried["ce"]
 
 
+def test_a_key_that_no_recipe_writes_may_be_tuned(tree: dict[str, Any]) -> None:
+    whole = tuned(tree, {"loss.confidence": ["off", "probability"], "loss.lambda": {"low": 0.1, "high": 10.0}})
+    assert whole.compare.tune is not None
+    tried = settings_to_try(whole, "dskd", whole.compare.tune)
+    assert tried[0] == {}
+    assert {each["loss.confidence"] for each in tried[1:]} == {"off", "probability"}
+
+
 def test_trials_are_jobs_on_the_development_split(tree: dict[str, Any]) -> None:
     whole = tuned(tree, {"training.learning_rate": RATES}, seeds=[3, 4], steps=2)
     assert whole.compare.tune is not None

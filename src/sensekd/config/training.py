@@ -66,14 +66,41 @@ class PositionsConfig(Section):
     minimum: Annotated[int, Field(ge=0)] = 25
 
 
-class LossConfig(Section):
+class AnnealConfig(Section):
+    """λ stays up to the share `start` of the steps, falls in a line, and is `to` · λ from the share `end` on."""
+
+    start: Fraction = 0.0
+    end: Fraction = 0.7
+    to: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _forward(self) -> AnnealConfig:
+        if self.start >= self.end:
+            raise ValueError(f"`start` comes before `end`, found {self.start} and {self.end}")
+        return self
+
+    def factor(self, step: int, steps: int) -> float:
+        """What λ is multiplied by at the step (from 0) of so many."""
+        share = (step / max(steps, 1) - self.start) / (self.end - self.start)
+        return 1.0 + (self.to - 1.0) * min(max(share, 0.0), 1.0)
+
+
+class LossConfig(LaterKeys):
     """L = L_CE + α τ² L_KL + λ L_sense + μ L_hid, and what the senses are pulled to and pushed from.
 
     `divergence` puts reverse KL or Jensen-Shannon (`jsd_beta`) in the place of the forward KL. `chunked` computes CE
     and KL without whole logits, `chunk_elements` scores at a time; `auto` does so where the vocabulary is large and
     the model's way from scores to logits is known. `targets: published` supervises as the published code does, with
     up to `neighbours` synonyms and antonyms drawn; it belongs to `preset: published`.
+
+    `assignment: soft` weighs the kept rows of the pull by how near the teacher's state they are; `confidence` weighs
+    the positions of pull and push by the teacher's probability of the label, or takes those alone where the label is
+    its likeliest token (`agreement`); `anneal` lets λ fall; `push: contrastive` has no margin but a temperature.
     """
+
+    later: ClassVar[tuple[str, ...]] = (
+        "assignment", "assignment_temperature", "confidence", "anneal", "push_temperature",
+    )  # fmt: skip
 
     alpha: NonNegative = 0.7
     tau: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
@@ -82,8 +109,13 @@ class LossConfig(Section):
     beta_positive: NonNegative = 1.0
     beta_negative: NonNegative = 1.0
     kappa: Positive = 5
-    push: Literal["absolute", "relative"] = "absolute"
+    push: Literal["absolute", "relative", "contrastive"] = "absolute"
     margin: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    push_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    assignment: Literal["nearest", "soft"] = "nearest"
+    assignment_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    confidence: Annotated[Literal["off", "probability", "agreement"], BeforeValidator(yaml_word)] = "off"
+    anneal: AnnealConfig | None = None
     synonyms: bool = True
     antonyms: bool = True
     positions: Literal["all"] | PositionsConfig = "all"
@@ -98,11 +130,24 @@ class LossConfig(Section):
     def _published(self) -> LossConfig:
         if self.targets == "published" and (self.positions == "all" or self.push != "absolute"):
             raise ValueError("targets: published needs `positions` with a fraction and a minimum, and `push: absolute`")
+        if self.targets == "published" and (self.assignment != "nearest" or self.confidence != "off"):
+            raise ValueError("targets: published knows neither `assignment: soft` nor `confidence`: leave them out")
+        return self
+
+    @model_validator(mode="after")
+    def _confident(self) -> LossConfig:
+        if self.confidence != "off" and self.lam > 0 and self.alpha == 0:
+            raise ValueError("`confidence` looks at the teacher's distribution, which is not computed where alpha is 0")
         return self
 
     @property
+    def compares_own(self) -> bool:
+        """Whether the push looks at the own sense nearest to the teacher's state."""
+        return self.push != "absolute"
+
+    @property
     def effective_margin(self) -> float:
-        """0.8 for the absolute and 0 for the relative push, unless the recipe names one (units of σ²)."""
+        """0.8 for the absolute push and 0 for the others, unless the recipe names one (units of σ²)."""
         if self.margin is not None:
             return self.margin
         return 0.8 if self.push == "absolute" else 0.0

@@ -18,18 +18,27 @@ if TYPE_CHECKING:
     from sensekd.targets import SenseTargets
 
 IGNORE: Final = -100
+Push = Literal["absolute", "relative", "contrastive"]
 
 
 @dataclass(frozen=True, slots=True)
 class LossTerm:
-    """A sum over supervised positions and how many there were, both scalar tensors."""
+    """A sum over supervised positions and how many there were, both scalar tensors.
+
+    Of weighted positions the sum is weighted, and the count is the sum of the weights.
+    """
 
     sum: Tensor
     count: Tensor
 
     def mean(self) -> Tensor:
         """sum / count; 0 where nothing was supervised, so that an absent term adds nothing."""
-        return self.sum / self.count.clamp(min=1)
+        return self.sum / divisor(self.count)
+
+
+def divisor(count: Tensor) -> Tensor:
+    """What a sum over so many positions, or over weights of this sum, is divided by: 1 where there is nothing."""
+    return torch.where(count > 0, count, 1.0) if count.is_floating_point() else count.clamp(min=1)
 
 
 def cross_entropy(logits_NV: Tensor, labels_N: Tensor) -> LossTerm:
@@ -56,17 +65,18 @@ def hidden_mse(teacher_ND: Tensor, student_ND: Tensor, sigma2: float, mask_N: Te
     return LossTerm(torch.where(mask_N, per_position, 0.0).sum(), mask_N.sum())
 
 
-def sense_pull(student_ND: Tensor, targets: SenseTargets, sigma2: float) -> LossTerm:
-    """Σ pull_t: the mean over the kept rows of P_t of d².
+def sense_pull(student_ND: Tensor, targets: SenseTargets, sigma2: float, weight_N: Tensor | None = None) -> LossTerm:
+    """Σ pull_t: the mean over the kept rows of P_t of d², weighted where the targets were selected with weights.
 
     Args:
         student_ND: [N, D] student states.
         targets: what `targets.select` kept.
         sigma2: σ².
+        weight_N: [N] weights of the positions, not negative; None where each counts as one.
     """
     states_PD = student_ND[targets.pull_at].float()
     per_position = ((states_PD - targets.pull_mean).square().mean(-1) + targets.pull_spread) / sigma2
-    return LossTerm(per_position.sum(), _count(targets.pull_at))
+    return _term(per_position, targets.pull_at, weight_N)
 
 
 def sense_push(
@@ -74,37 +84,56 @@ def sense_push(
     targets: SenseTargets,
     sigma2: float,
     margin: float,
-    form: Literal["absolute", "relative"] = "absolute",
+    form: Push = "absolute",
+    *,
+    temperature: float = 1.0,
+    weight_N: Tensor | None = None,
 ) -> tuple[LossTerm, LossTerm]:
     """Σ push_t, and how many of the kept rows of N_t are inside the margin.
 
-    absolute: max(0, margin - d²); relative: max(0, margin + d²(own, t) - d²), own = the own sense nearest to h^T_t.
+    absolute: mean over the rows of max(0, margin - d²); relative: of max(0, margin + d²(own, t) - d²), own = the own
+    sense nearest to h^T_t; contrastive: -log(e^(-d²(own, t) / T) / (e^(-d²(own, t) / T) + Σ e^(-d² / T))), the sum over
+    the rows (InfoNCE, arXiv 1807.03748, equation 4, over squared distances).
 
     Args:
         student_ND: [N, D] student states.
         targets: what `targets.select` kept.
         sigma2: σ².
-        margin: in units of σ².
-        form: which hinge.
+        margin: in units of σ²; the contrastive form has none.
+        form: which of them.
+        temperature: T of the contrastive form, in units of σ².
+        weight_N: [N] weights of the positions, not negative; None where each counts as one.
 
     Returns:
-        The push (count: positions Q), and the active rows (count: kept rows).
+        The push (count: positions Q), and the active rows (count: kept rows): those with a hinge above 0, or, in the
+        contrastive form, those nearer to the student's state than the own sense is.
 
     Raises:
-        ValueError: `relative` with targets that were selected without own senses.
+        ValueError: `relative` or `contrastive` with targets that were selected without own senses.
     """
     states_QD = student_ND[targets.push_at].float()
     d2_QK = (targets.push_rows.float() - states_QD[:, None]).square().mean(-1) / sigma2
     threshold: Tensor | float = margin
-    if form == "relative":
+    if form != "absolute":
         if targets.own_nearest is None:
-            raise ValueError("the relative push needs targets selected with own=True")
-        threshold = margin + (targets.own_nearest - states_QD).square().mean(-1, keepdim=True) / sigma2
-    hinge_QK = torch.where(targets.push_mask, (threshold - d2_QK).clamp(min=0), 0.0)
-    per_position = hinge_QK.sum(-1) / targets.push_mask.sum(-1).clamp(min=1)
-    active = LossTerm((hinge_QK.detach() > 0).sum().float(), targets.push_mask.sum())
-    return LossTerm(per_position.sum(), _count(targets.push_at)), active
+            raise ValueError(f"the {form} push needs targets selected with own=True")
+        own_Q1 = (targets.own_nearest - states_QD).square().mean(-1, keepdim=True) / sigma2
+        threshold = own_Q1 if form == "contrastive" else margin + own_Q1
+    inside_QK = threshold - d2_QK
+    if form == "contrastive":
+        # -log softmax of the own sense: log(1 + Σ e^((d²(own) - d²) / T)).
+        rows = torch.where(targets.push_mask, inside_QK / temperature, -torch.inf).logsumexp(-1)
+        per_position = F.softplus(rows)
+    else:
+        hinge_QK = torch.where(targets.push_mask, inside_QK.clamp(min=0), 0.0)
+        per_position = hinge_QK.sum(-1) / targets.push_mask.sum(-1).clamp(min=1)
+    active = (targets.push_mask & (inside_QK.detach() > 0)).sum().float()
+    return _term(per_position, targets.push_at, weight_N), LossTerm(active, targets.push_mask.sum())
 
 
-def _count(indices: Tensor) -> Tensor:
-    return torch.tensor(indices.numel(), device=indices.device)
+def _term(per_position: Tensor, at: Tensor, weight_N: Tensor | None) -> LossTerm:
+    """Sum and count of the values at the positions `at`, or both of them weighted."""
+    if weight_N is None:
+        return LossTerm(per_position.sum(), torch.tensor(at.numel(), device=at.device))
+    weight = weight_N[at].float()
+    return LossTerm((per_position * weight).sum(), weight.sum())

@@ -61,6 +61,8 @@ def points(recipe: Recipe, config: SensitivityConfig) -> tuple[list[Point], dict
         skipped["k"] = "the recipe names a dictionary; to cluster again takes a sample"
     if not (recipe.lexicon.sources and loss.antonyms and loss.beta_negative > 0):
         skipped["margin"] = "nothing is pushed: no lexicon, or no antonyms in this arm"
+    elif loss.push == "contrastive":
+        skipped["margin"] = "the contrastive push has none"
     found = []
     for factor, values in wanted.items():
         if factor in skipped:

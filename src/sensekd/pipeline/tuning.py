@@ -30,7 +30,7 @@ _SPLITS: Final = {"heldout": "the test split (evaluation)", "train": "the traini
 _WEIGHTS: Final = {"loss.alpha": "alpha", "loss.lambda": "lam", "loss.mu": "mu"}
 # Keys that mean something only where the term that they shape has a weight; every other loss key shapes the sense term.
 _TERM: Final = {**_WEIGHTS, "loss.tau": "alpha", "loss.divergence": "alpha", "loss.jsd_beta": "alpha"}
-_PUSH: Final = frozenset({"loss.margin", "loss.push", "loss.beta_negative"})
+_PUSH: Final = frozenset({"loss.margin", "loss.push", "loss.push_temperature", "loss.beta_negative"})
 _BLOCKS: Final = 1000
 
 Settings = dict[str, Any]
@@ -108,8 +108,12 @@ def settings_to_try(recipe: Recipe, arm: str, tune: TuneConfig) -> list[Settings
         InputError: the space has no key for the arm, or too few settings.
     """
     keys = relevant(recipe, arm, list(tune.space))
-    tree = arm_recipe(recipe, arm, 0)[0].model_dump(mode="json", by_alias=True)
-    start = {key: tree[key.split(".")[0]][key.split(".")[1]] for key in keys}
+    sections = arm_recipe(recipe, arm, 0)[0]
+    tree, start = sections.model_dump(mode="json", by_alias=True), {}
+    for key in keys:
+        section, _, name = key.partition(".")
+        # A key that the arm does not use is not written, and has no other name than the attribute's.
+        start[key] = tree[section][name] if name in tree[section] else getattr(getattr(sections, section), name)
     sizes = [None if isinstance(values := tune.space[key], RangeConfig) else len(set(values)) for key in keys]
     found: list[Settings] = []
     for each in _stream(tune.space, keys, tune.trials - 1, tune.seed) if keys else ():

@@ -21,7 +21,10 @@ Batch = dict[str, Tensor]
 
 
 class Counts(NamedTuple):
-    """Positions of the whole accumulated global batch, by which each term is divided once: scalar tensors."""
+    """What each term of the whole accumulated global batch is divided by once: scalar tensors.
+
+    Positions; where positions are weighed, `pull` and `push` are sums of weights.
+    """
 
     labels: Tensor
     pull: Tensor
@@ -130,7 +133,7 @@ def annotate(
     # Contiguous, so that the rows asked for here are known again by their labels when the loss looks for them.
     chosen = chosen.contiguous()
     batch["sense_labels"], batch["whole_word"] = chosen, whole
-    table, relative = senses.table, loss.push == "relative"
+    table, relative = senses.table, loss.compares_own
     if loss.lam > 0 and prefetch:
         table.prefetch(chosen, whole, own=relative)
     pushed = table.pushed(chosen, whole, relative=relative)

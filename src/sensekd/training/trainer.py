@@ -21,13 +21,10 @@ from sensekd.losses import (
     chunked_terms,
     cross_entropy,
     divergence,
+    divisor,
     hidden_mse,
-    sense_pull,
-    sense_push,
     top_divergence,
 )
-from sensekd.published import PublishedTable, select_published
-from sensekd.targets import select
 from sensekd.training.failures import probe
 from sensekd.training.heads import plan_heads, withhold_inputs
 from sensekd.training.kept import KeptTrainer
@@ -36,6 +33,7 @@ from sensekd.training.projector import ProjectedStudent
 from sensekd.training.record import Window
 from sensekd.training.sharding import refuse_launcher
 from sensekd.training.supervision import Batch, Counts, SenseSupervision, annotate, random_draws
+from sensekd.training.terms import confidence, find_targets, lambda_at, sense_terms, weigh
 from sensekd.training.trunk import capture_inputs, layers_of
 
 if TYPE_CHECKING:
@@ -49,6 +47,8 @@ if TYPE_CHECKING:
 
 # Names under which a divergence is logged.
 _LOGGED: Final = {"forward": "kl", "reverse": "reverse_kl", "jsd": "jsd"}
+# Under which a batch holds a signal of the teacher that was asked for before the loss.
+_HELD: Final = "teacher_"
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,8 @@ class SenseDistillationTrainer(KeptTrainer):
                 counts = annotate(batch, self._senses, loss, draw, prefetch=feed is None)
                 if feed is not None:
                     feed.prepare(batch, self._senses.table)
+                if loss.confidence != "off" and loss.lam > 0:
+                    counts = self._weigh(batch, self._senses)
             else:
                 labels = (batch["labels"][:, 1:] != IGNORE).sum()
                 counts = Counts(labels, torch.zeros_like(labels), torch.zeros_like(labels))
@@ -174,14 +176,37 @@ class SenseDistillationTrainer(KeptTrainer):
         asked = torch.tensor([int(self.interruption.asked)])
         total = self._reduce(torch.cat([torch.stack(rows).sum(0).to(device), asked.to(device)]))
         self._counts, self._asked = Counts(*total[:-1].unbind()), total[-1]
+        if total.is_floating_point():
+            labels, *weights = self._counts
+            self._counts = Counts(labels.long(), *(weight.float() for weight in weights))
         self._note_counts()
         return batches, self._counts.labels
+
+    def _weigh(self, batch: Batch, senses: SenseSupervision) -> Counts:
+        """Weigh the positions of a batch by the teacher's confidence, before any loss: the sums of all batches divide.
+
+        A running teacher is not asked again for the loss: what it said is held with the batch.
+        """
+        signal, loss, heads = self._taught(batch), self.distillation.loss, self._heads
+        if self.distillation.feed is None:
+            held = {_HELD + name: value for name, value in vars(signal).items() if value is not None}
+            batch.update(held)
+        logits = None if signal.logits is None else signal.logits.flatten(0, 1)
+        states = None
+        if heads is not None and heads.teacher is not None and signal.states is not None:
+            states = (signal.states.flatten(0, 1), heads.teacher)
+        labels = batch["labels"][:, 1:].reshape(-1)
+        return weigh(batch, senses.table, loss, confidence(loss, labels, logits, states, signal.top))
 
     def _note_counts(self) -> None:
         # Every process notes its share of a global number, so that the sum over processes is that number.
         share = 1 / self.args.world_size
         self._window.add("count:n_labels", self._counts.labels * share)
-        if self.distillation.loss.lam > 0:
+        loss = self.distillation.loss
+        if loss.lam > 0:
+            if loss.anneal is not None:
+                lam = lambda_at(loss, self.state.global_step, self.state.max_steps)
+                self._window.add("count:lambda", torch.tensor(lam * share))
             for name, count in (("pull", self._counts.pull), ("push", self._counts.push)):
                 self._window.add(f"count:n_{name}", count * share)
                 self._window.add(f"present:{name}", (count > 0) * share)
@@ -217,6 +242,9 @@ class SenseDistillationTrainer(KeptTrainer):
         states are those of the dictionary.
         """
         teacher, here, feed = self.distillation.teacher, self.args.device, self.distillation.feed
+        held: dict[str, Any] = {name: inputs.get(_HELD + name) for name in ("states", "logits", "trunk")}
+        if held["states"] is not None:
+            return Signal(**held)
         if feed is not None:
             recalled = feed.recall(inputs, self._senses.table if self._senses is not None else None)
             trunk = None if recalled.trunk is None else recalled.trunk.to(self._dtype)
@@ -328,28 +356,19 @@ class SenseDistillationTrainer(KeptTrainer):
         self, inputs: Batch, senses: SenseSupervision, teacher: Tensor | None, states: Tensor
     ) -> list[Tensor]:
         loss, table, counts = self.distillation.loss, senses.table, self._counts
-        labels, whole = inputs["sense_labels"].reshape(-1), inputs["whole_word"].reshape(-1)
-        if self.distillation.feed is not None:
-            targets = self.distillation.feed.targets(inputs, table)
-        elif teacher is None:
-            raise AssertionError("row ids are not known, and neither are the teacher's states")
-        elif isinstance(table, PublishedTable):
-            draws = inputs["sense_draw"].reshape(-1)
-            targets = select_published(table, labels, whole, teacher, draws, (loss.kappa, loss.neighbours))
-        else:
-            targets = select(table, labels, whole, teacher, loss.kappa, own=loss.push == "relative")
-        pull = sense_pull(states, targets, table.sigma2)
-        push, active = sense_push(states, targets, table.sigma2, loss.effective_margin, loss.push)
+        targets = find_targets(inputs, table, loss, teacher, self.distillation.feed)
+        pull, push, active = sense_terms(inputs, states, targets, table.sigma2, loss)
         self._window.add("active:push", active.sum)
         self._window.add("rows:push", active.count)
+        lam = lambda_at(loss, self.state.global_step, self.state.max_steps)
         return [
-            loss.lam * loss.beta_positive * self._term("pull", pull, counts.pull),
-            loss.lam * loss.beta_negative * self._term("push", push, counts.push),
+            lam * loss.beta_positive * self._term("pull", pull, counts.pull),
+            lam * loss.beta_negative * self._term("push", push, counts.push),
         ]
 
     def _term(self, name: str, term: LossTerm, count: Tensor) -> Tensor:
         """sum / global count, and a note of it; 0 where nothing was supervised, so that an absent term adds nothing."""
-        value = term.sum / count.clamp(min=1)
+        value = term.sum / divisor(count)
         self._window.add(f"term:{name}", value)
         return value
 

@@ -15,6 +15,9 @@ _SENSES_BUILT: Final = (
     "batch_size", "units", "dtype", "store", "seed",
 )  # fmt: skip
 
+_PUSHED: Final = ("push", "margin", "push_temperature")
+_PULLED: Final = ("kappa", "assignment", "assignment_temperature", "confidence", "anneal")
+
 # section, keys, when they are not read, why.
 _RULES: Final[tuple[tuple[str, tuple[str, ...], Callable[[Recipe], bool], str], ...]] = (
     ("student", ("importance_tokens",), lambda r: r.student.selection != "importance", "selection is not importance"),
@@ -24,14 +27,18 @@ _RULES: Final[tuple[tuple[str, tuple[str, ...], Callable[[Recipe], bool], str], 
     ("loss", ("jsd_beta",), lambda r: r.loss.divergence != "jsd", "loss.divergence is not jsd"),
     ("loss", ("chunk_elements",), lambda r: r.loss.chunked == "off", "loss.chunked is off"),
     ("loss", ("neighbours",), lambda r: r.loss.targets != "published", "loss.targets is not published"),
+    ("loss", ("assignment_temperature",), lambda r: r.loss.assignment != "soft", "loss.assignment is not soft"),
+    ("loss", ("assignment", "assignment_temperature"), lambda r: r.loss.kappa == 1, "loss.kappa is 1"),
+    ("loss", ("push_temperature",), lambda r: r.loss.push != "contrastive", "loss.push is not contrastive"),
+    ("loss", ("margin",), lambda r: r.loss.push == "contrastive", "loss.push is contrastive"),
     ("senses", ("k_max",), lambda r: r.senses.k != "adaptive", "senses.k is not adaptive"),
     (
-        "loss", ("beta_positive", "beta_negative", "kappa", "push", "margin", "synonyms", "antonyms", "positions"),
+        "loss", ("beta_positive", "beta_negative", *_PULLED, *_PUSHED, "synonyms", "antonyms", "positions"),
         lambda r: r.loss.lam == 0, "loss.lambda is 0",
     ),
-    ("loss", ("push", "margin", "beta_negative"), lambda r: not r.loss.antonyms, "loss.antonyms is off"),
+    ("loss", (*_PUSHED, "beta_negative"), lambda r: not r.loss.antonyms, "loss.antonyms is off"),
     (
-        "loss", ("synonyms", "antonyms", "push", "margin"), lambda r: not r.lexicon.sources,
+        "loss", ("synonyms", "antonyms", *_PUSHED), lambda r: not r.lexicon.sources,
         "the recipe has no lexicon.sources",
     ),
     ("linking", ("max_pieces", "floor"), lambda r: not r.lexicon.sources, "the recipe has no lexicon.sources"),

@@ -256,7 +256,7 @@ def cache_part(recipe: Recipe, width: int, vocabulary: int, tokens: int) -> Part
         logs=cache.log_probs,
         kappa=loss.kappa if loss.lam else 0,
         longest=_LONGEST,
-        relative=loss.push == "relative",
+        relative=loss.compares_own,
         width=width if loss.mu else 0,
         trunk=(length, width) if cache.trunk else None,
         dtype=recipe.teacher.dtype,

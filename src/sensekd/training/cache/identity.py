@@ -118,7 +118,7 @@ def layout_of(recipe: Recipe, cut: Cut, trunk: Trunk, senses: SenseSupervision |
         logs=cache.log_probs,
         kappa=kappa,
         longest=longest,
-        relative=kappa > 0 and loss.push == "relative",
+        relative=kappa > 0 and loss.compares_own,
         width=width if loss.mu > 0 else 0,
         trunk=(length, width) if cache.trunk and trunk.layers else None,
         dtype=str(cut.source.dtype).removeprefix("torch."),
