@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from sensekd.config.fields import Dtype, Fraction, NonNegative, Positive, Section, yaml_word
 from sensekd.config.inputs import CorpusConfig
@@ -138,7 +138,8 @@ class CacheConfig(Section):
     that are stored with their log-probabilities (`all`: the whole vocabulary); the others count as one. `codec: packed`
     stores ids in as few bits as they need and log-probabilities in eight; `log_probs` is their dtype otherwise. `trunk`
     stores the state that the student's own layers start from, so that nothing below them is loaded. `batch_size`:
-    blocks of one forward of the teacher (default: the training's).
+    blocks of one forward of the teacher (default: the training's). `residual`: for every last state (mu > 0) its
+    nearest own sense, and so many bytes of code for the rest, in the place of the state.
     """
 
     mode: Annotated[Literal["off", "before", "first_epoch"], BeforeValidator(yaml_word)] = "off"
@@ -147,6 +148,13 @@ class CacheConfig(Section):
     log_probs: Literal["float16", "float32"] = "float16"
     trunk: bool = False
     batch_size: Positive | None = None
+    residual: Positive | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A recipe without codes is written as it was before there were any: what was made from it stays valid.
+        tree: dict[str, Any] = handler(self)
+        return {name: value for name, value in tree.items() if name != "residual" or value is not None}
 
 
 class EvaluationConfig(Section):

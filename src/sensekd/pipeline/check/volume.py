@@ -260,6 +260,8 @@ def cache_part(recipe: Recipe, width: int, vocabulary: int, tokens: int) -> Part
         width=width if loss.mu else 0,
         trunk=(length, width) if cache.trunk else None,
         dtype=recipe.teacher.dtype,
+        residual=(cache.residual or 0) if loss.mu else 0,
+        own=most_senses(recipe),
     )
     size = tokens // length * ((length - 1) * layout.record + layout.constant)
     return Part("teacher cache", size, "bound", f"{layout.record} bytes a label")
