@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cache_world import Room, cache_blocks, largest_difference
+from cache_world import LENGTH, Room, cache_blocks, largest_difference
 from training_world import WIDTH, edges, table
 
 from sensekd.config import Recipe
@@ -253,3 +253,14 @@ def test_arms_of_a_comparison_may_differ_in_their_cache(tmp_path: Path) -> None:
         room.recipe(compare={"custom": {"kd+coded": {**arm, "cache.residual": 0}}})
     with pytest.raises(ValueError, match=r"`loss\.\*` and `cache\.\*` keys"):
         room.recipe(compare={"custom": {"kd+coded": {**arm, "training.steps": 3}}})
+
+
+def test_a_check_counts_codes_and_codebooks(tmp_path: Path) -> None:
+    from sensekd.pipeline.check.volume import cache_part
+
+    settings = Room(tmp_path).recipe(cache={"mode": "before", "residual": 15}, **HIDDEN)
+    part = cache_part(settings, 192, 4096, 10 * LENGTH)
+    # Ids and log-probabilities of 64 tokens in two bytes each, a tail of four, a sense of one, a code of fifteen.
+    record = 64 * 4 + 4 + 1 + 15
+    assert part.bytes == 10 * (LENGTH - 1) * record + 4 * 192 * (1 + 1 + 192 + 256)
+    assert part.note == f"{record} bytes a label, 16 of them senses and codes"

@@ -10,6 +10,7 @@ Shapes: n label positions, D width of the teacher, M subspaces, one byte of code
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +21,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from sensekd.artefacts import atomic_file
+from sensekd.artefacts import atomic_file, canonical_json
 from sensekd.errors import InputError
 from sensekd.senses.kmeans import Plain, Problems, kmeans
 from sensekd.training.digests import digest
@@ -32,7 +33,12 @@ _ITERATIONS: Final = 16
 _SEED: Final = 0
 # Rows that are encoded at a time, always so many: a matrix product may round rows of an incomplete tile otherwise.
 _ROWS: Final = 1024
-_CHECKSUM, _ERRORS = "checksum", ("sense", "coded")
+_FACTS: Final = "facts"
+
+
+def codebook_bytes(width: int) -> int:
+    """Bytes of mean, offset, rotation and words of states of D dimensions: held once, however many positions."""
+    return 4 * width * (2 + width + WORDS)
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,6 @@ class ResidualCode:
         """The same on another device."""
         names = ("mean", "offset", "rotation", "words")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
-
-    @property
-    def bytes(self) -> int:
-        """Of all tensors: what the cache holds once, not for every position."""
-        return sum(each.numel() * each.element_size() for each in (self.mean, self.offset, self.rotation, self.words))
 
     # ---- codes
 
@@ -97,9 +98,10 @@ class ResidualCode:
         from safetensors.torch import save_file
 
         tensors = {name: value.contiguous().cpu() for name, value in self._tensors().items()}
-        facts = {name: float(self.errors[name]).hex() for name in _ERRORS}
+        facts = {"checksum": digest(tensors.values()), "errors": dict(self.errors)}
         with atomic_file(path) as temporary:
-            save_file(tensors, temporary, {_CHECKSUM: digest(tensors.values()), **facts})
+            # One entry: several would stand in another order in every file.
+            save_file(tensors, temporary, {_FACTS: canonical_json(facts).decode()})
 
     def _tensors(self) -> dict[str, Tensor]:
         widths = torch.tensor(self.widths)
@@ -116,12 +118,11 @@ class ResidualCode:
 
         try:
             with safe_open(path, framework="pt") as file:
-                facts = file.metadata() or {}
+                facts = json.loads((file.metadata() or {})[_FACTS])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             widths = tuple(tensors.pop("widths").tolist())
-            errors = {name: float.fromhex(facts[name]) for name in _ERRORS}
-            found = cls(**tensors, widths=widths, errors=errors)
-            if digest(found._tensors().values()) != facts[_CHECKSUM]:
+            found = cls(**tensors, widths=widths, errors=facts["errors"])
+            if digest(found._tensors().values()) != facts["checksum"]:
                 raise ValueError("its bytes do not match their checksum")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(
@@ -202,5 +203,5 @@ def fit_residual_code(states: Tensor, senses: Tensor, known: Tensor, subspaces: 
     found = ResidualCode(mean, offset, rotation, widths, words, {})
     total = max(float((states - mean).double().square().sum()), 1e-30)
     left = (residuals, residuals - found.decode(found.encode(residuals)))
-    errors = (float(each.double().square().sum()) / total for each in left)
-    return replace(found, errors=dict(zip(_ERRORS, errors, strict=True)))
+    sense, coded = (float(each.double().square().sum()) / total for each in left)
+    return replace(found, errors={"sense": sense, "coded": coded})

@@ -25,7 +25,7 @@ from sensekd.artefacts import MANIFEST, Manifest, check_made_from, read_manifest
 from sensekd.errors import InputError
 from sensekd.losses import IGNORE
 from sensekd.training.cache.layout import Layout
-from sensekd.training.cache.residual import ResidualCode
+from sensekd.training.cache.residual import ResidualCode, codebook_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -277,8 +277,11 @@ class TeacherCache:
     def _code_facts(self) -> dict[str, Any]:
         if not self.layout.residual:
             return {}
-        target, code = self.layout.sense_target, self.code
-        return {"sense_target_bytes": target, "codebook_bytes": code.bytes, "relative_error": dict(code.errors)}
+        return {
+            "sense_target_bytes": self.layout.sense_target,
+            "codebook_bytes": codebook_bytes(self.layout.width),
+            "relative_error": dict(self.code.errors),
+        }
 
 
 def _check(begun: Mapping[str, Any], made_from: Mapping[str, Any], folder: Path) -> None:
