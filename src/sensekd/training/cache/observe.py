@@ -126,7 +126,8 @@ class Observer:
         states, at = seen.states, seen.at
         records = Records(self._top(states, seen.logits, at), self._slots(seen.batch, states, at), None)
         if self.layout.residual:
-            records = replace(records, **self._coded(seen))
+            sense, codes = self._coded(seen)
+            records = replace(records, sense=sense, codes=codes)
         elif self.layout.width:
             records = replace(records, states=states[at])
         return records, None if seen.below is None else seen.below.to(getattr(torch, self.layout.dtype))
@@ -236,10 +237,11 @@ class Observer:
         senses = table.rows[ids[:, 0]] if len(table.rows) else torch.zeros_like(states)
         return states, slots_of(table.own, labels, ids, mask, self.layout.senseless)[:, 0], senses, mask[:, 0]
 
-    def _coded(self, seen: _Seen) -> dict[str, Tensor]:
+    def _coded(self, seen: _Seen) -> tuple[Tensor, Tensor]:
+        """[n] index of the nearest own sense and [n, M] code of what it leaves over."""
         assert self.code is not None
         states, sense, rows, known = self._nearest_own(seen)
-        return {"sense": sense, "codes": self.code.encode(states - torch.where(known[:, None], rows, self.code.mean))}
+        return sense, self.code.encode(states - torch.where(known[:, None], rows, self.code.mean))
 
     @torch.no_grad()
     def fit_code(self, blocks: TokenBlocks, labels: int) -> ResidualCode:

@@ -36,6 +36,12 @@ _ROWS: Final = 1024
 _FACTS: Final = "facts"
 
 
+def _parts(values: Tensor, widths: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """The columns of every subspace."""
+    found: tuple[Tensor, ...] = torch.split(values, list(widths), dim=1)
+    return found
+
+
 def codebook_bytes(width: int) -> int:
     """Bytes of mean, offset, rotation and words of states of D dimensions: held once, however many positions."""
     return 4 * width * (2 + width + WORDS)
@@ -74,7 +80,7 @@ class ResidualCode:
         found = []
         for piece in torch.split(residuals, _ROWS):
             turned = (F.pad(piece, (0, 0, 0, _ROWS - len(piece))) - self.offset) @ self.rotation
-            parts = zip(torch.split(turned, self.widths, 1), torch.split(self.words, self.widths, 1), strict=True)
+            parts = zip(_parts(turned, self.widths), _parts(self.words, self.widths), strict=True)
             # |y - c|² without |y|², which is the same for all words.
             nearest = [(words.square().sum(1) - 2 * part @ words.T).argmin(1) for part, words in parts]
             found.append(torch.stack(nearest, dim=1)[: len(piece)].to(torch.uint8))
@@ -88,7 +94,7 @@ class ResidualCode:
     @cached_property
     def _turned_back(self) -> Tensor:
         """[256 M, D] every codeword in the directions of the states: a sum of M rows is a decoded residual."""
-        parts = zip(torch.split(self.words, self.widths, 1), torch.split(self.rotation, self.widths, 1), strict=True)
+        parts = zip(_parts(self.words, self.widths), _parts(self.rotation, self.widths), strict=True)
         return torch.cat([words @ axes.T for words, axes in parts])
 
     # ---- on disk
@@ -198,7 +204,7 @@ def fit_residual_code(states: Tensor, senses: Tensor, known: Tensor, subspaces: 
     order = torch.tensor([axis for axes in dealt for axis in axes], device=states.device)
     rotation = vectors.flip(1)[:, order].float().contiguous()
     widths = tuple(len(axes) for axes in dealt)
-    parts = torch.split(centred @ rotation, widths, 1)
+    parts = _parts(centred @ rotation, widths)
     words = torch.cat([_words(part.contiguous(), number) for number, part in enumerate(parts)], dim=1)
     found = ResidualCode(mean, offset, rotation, widths, words, {})
     total = max(float((states - mean).double().square().sum()), 1e-30)
