@@ -88,7 +88,7 @@ class SensitivityConfig(Section):
 
 
 class CompareConfig(Section):
-    """Arms at the same budget. `arms` names built-in ones; `custom` adds arms as overrides of loss keys.
+    """Arms at the same budget. `arms` names built-in ones; `custom` adds arms as overrides of `loss.*` and `cache.*`.
 
     `budget: time` adds a second comparison in which every arm trains as long as the slowest one does: cheaper arms get
     more steps, by `costs` (arm -> cost of a step, in any unit) or, without it, by what the first comparison took.
@@ -148,9 +148,9 @@ class CompareConfig(Section):
         if self.baseline not in {*self.arms, *self.custom}:
             raise ValueError(f"the baseline {self.baseline!r} is not among the arms")
         for name, overrides in self.custom.items():
-            foreign = [key for key in overrides if not key.startswith("loss.")]
+            foreign = [key for key in overrides if not key.startswith(("loss.", "cache."))]
             if foreign or name in {*ARMS, "teacher"} or not re.fullmatch(NAME, name):
                 raise ValueError(
-                    f"custom arm {name!r}: a new name and only `loss.*` keys are possible, found {foreign}"
+                    f"custom arm {name!r}: a new name and only `loss.*` and `cache.*` keys, found {foreign}"
                 )
         return self

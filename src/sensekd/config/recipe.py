@@ -66,13 +66,14 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _possible_arms(self) -> Recipe:
-        tree = self.loss.model_dump(mode="json", by_alias=True)
+        tree = {name: getattr(self, name).model_dump(mode="json", by_alias=True) for name in ("loss", "cache")}
         for name, overrides in self.compare.custom.items():
-            arm: dict[str, Any] = {"loss": dict(tree)}
+            arm: dict[str, Any] = {section: dict(values) for section, values in tree.items()}
             for key, value in overrides.items():
                 _set(arm, key, value)
             try:
                 LossConfig.model_validate(arm["loss"])
+                CacheConfig.model_validate(arm["cache"])
             except ValidationError as error:
                 raise ValueError(f"custom arm {name!r}: {'; '.join(_described(error))}") from error
         return self

@@ -176,15 +176,18 @@ class TrainingConfig(Section):
     trainer: dict[str, Any] = Field(default_factory=dict)
 
 
-class CacheConfig(Section):
+class CacheConfig(LaterKeys):
     """The teacher cache: what the loss looks at of the teacher, stored once and read instead of running it.
 
     `mode`: written `before` the training, or during its `first_epoch`. `top` is k, the likeliest tokens of a position
     that are stored with their log-probabilities (`all`: the whole vocabulary); the others count as one. `codec: packed`
     stores ids in as few bits as they need and log-probabilities in eight; `log_probs` is their dtype otherwise. `trunk`
     stores the state that the student's own layers start from, so that nothing below them is loaded. `batch_size`:
-    blocks of one forward of the teacher (default: the training's).
+    blocks of one forward of the teacher (default: the training's). `residual`: for every last state (mu > 0) its
+    nearest own sense, and so many bytes of code for the rest, in the place of the state.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("residual",)
 
     mode: Annotated[Literal["off", "before", "first_epoch"], BeforeValidator(yaml_word)] = "off"
     top: Literal["all"] | Positive = 64
@@ -192,6 +195,7 @@ class CacheConfig(Section):
     log_probs: Literal["float16", "float32"] = "float16"
     trunk: bool = False
     batch_size: Positive | None = None
+    residual: Positive | None = None
 
 
 class LexicalConfig(Section):

@@ -54,6 +54,13 @@ class SenseTable:
         moved = {name: getattr(self, name).to(device) for name in ("rows", "norms", "own", "positive", "negative")}
         return replace(self, **moved, host=None if self.host is None else self.host.to(device))
 
+    def take(self, ids: Tensor) -> Tensor:
+        """Rows [n, D] of any ids [n], in their order, on the device; of those on the host only these are brought."""
+        if self.host is None:
+            return self.rows[ids]
+        held, places = torch.unique(ids, return_inverse=True)
+        return self.host.rows.take(held.cpu(), ids.device)[places]
+
     def row_blocks(self) -> Iterator[Tensor]:
         """All rows in order, float32, wherever they are; a few at a time where they stay on the host."""
         return iter([self.rows]) if self.host is None else self.host.rows.blocks()

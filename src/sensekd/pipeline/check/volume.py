@@ -247,6 +247,7 @@ def students(recipe: Recipe, shapes: Shapes) -> list[Part]:
 def cache_part(recipe: Recipe, width: int, vocabulary: int, tokens: int) -> Part:
     """The teacher cache of one arm of the recipe, with lists of candidates of any length; others may need their own."""
     from sensekd.training.cache.layout import Layout
+    from sensekd.training.cache.residual import codebook_bytes
 
     cache, loss, length = recipe.cache, recipe.loss, recipe.training.sequence_length
     layout = Layout(
@@ -260,9 +261,15 @@ def cache_part(recipe: Recipe, width: int, vocabulary: int, tokens: int) -> Part
         width=width if loss.mu else 0,
         trunk=(length, width) if cache.trunk else None,
         dtype=recipe.teacher.dtype,
+        residual=(cache.residual or 0) if loss.mu else 0,
+        own=most_senses(recipe),
     )
     size = tokens // length * ((length - 1) * layout.record + layout.constant)
-    return Part("teacher cache", size, "bound", f"{layout.record} bytes a label")
+    note = f"{layout.record} bytes a label"
+    if layout.residual:
+        size += codebook_bytes(width)
+        note += f", {layout.sense_target} of them senses and codes"
+    return Part("teacher cache", size, "bound", note)
 
 
 def disk_parts(

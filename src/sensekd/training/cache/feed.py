@@ -6,7 +6,7 @@ Shapes: N = B (T - 1) label positions of a batch, n of them labels, D width of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from sensekd.losses import IGNORE, TopTeacher
 from sensekd.targets import Kept, SenseTargets, targets_of
-from sensekd.training.cache.layout import Layout
+from sensekd.training.cache.layout import Layout, Records
 from sensekd.training.cache.observe import Observer
+from sensekd.training.cache.residual import ResidualCode
 from sensekd.training.cache.store import TeacherCache
 from sensekd.training.data import Item, collate
 
@@ -55,11 +56,13 @@ class TeacherFeed:
         cache: complete, or with an observer.
         blocks: the training data.
         observer: the teacher; None where the cache is complete.
+        codes: the cache's codebooks by device, as they were asked for.
     """
 
     cache: TeacherCache
     blocks: TokenBlocks
     observer: Observer | None = None
+    codes: dict[torch.device, ResidualCode] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def layout(self) -> Layout:
@@ -92,7 +95,7 @@ class TeacherFeed:
         labels, whole = batch["sense_labels"], batch["whole_word"]
         kept = self.kept(batch, self.layout.decode_slots(batch[RECORDS]), table)
         batch.update({
-            _KEPT + field.name: value for field in fields(Kept) if (value := getattr(kept, field.name)) is not None
+            _KEPT + each.name: value for each in fields(Kept) if (value := getattr(kept, each.name)) is not None
         })  # fmt: skip
         table.prefetch_kept(labels, whole, kept)
 
@@ -112,18 +115,34 @@ class TeacherFeed:
                 self.prepare(batch, table)
         records_n, count = self.layout.decode(batch[RECORDS]), batch["labels"][:, 1:].numel()
         at = self._labels(batch)
-        states = None if records_n.states is None else _dense(records_n.states, at, count)
+        states = records_n.states
+        if records_n.codes is not None:
+            assert table is not None
+            states = self._decoded(records_n, batch["labels"][:, 1:].reshape(-1), at, table)
+        states = None if states is None else _dense(states, at, count)
         if states is not None:
             states = states.reshape(len(batch["labels"]), -1, states.shape[-1])
         return Recalled(self._top(records_n.top, at, count), states, batch.get(TRUNK))
 
     def targets(self, batch: Batch, table: SenseTable) -> SenseTargets:
         """The targets that selection would give, from row ids."""
-        names = {field.name: batch.get(_KEPT + field.name) for field in fields(Kept)}
+        names = {each.name: batch.get(_KEPT + each.name) for each in fields(Kept)}
         kept = Kept(**names)  # type: ignore[arg-type]
         return targets_of(*table.holding(batch["sense_labels"], batch["whole_word"], kept))
 
     # ---- from records to positions
+
+    def _decoded(self, records: Records, labels: Tensor, at: Tensor | None, table: SenseTable) -> Tensor:
+        """[n, D] nearest own sense (without one, the mean state) and decoded residual."""
+        assert records.sense is not None
+        assert records.codes is not None
+        if labels.device not in self.codes:
+            self.codes[labels.device] = self.cache.code.to(labels.device)
+        code, labels = self.codes[labels.device], labels if at is None else labels[at]
+        known = records.sense != self.layout.senseless
+        places = torch.where(known, table.own.indptr[labels] + records.sense, 0)
+        senses = table.take(table.own.ids[places]) if len(table.own.ids) else code.mean
+        return torch.where(known[:, None], senses, code.mean) + code.decode(records.codes)
 
     def _labels(self, batch: Batch) -> Tensor | None:
         """[n] which positions have records; None where all have, which the sizes say without waiting."""

@@ -7,8 +7,10 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sensekd.artefacts import fingerprint
+from sensekd.errors import InputError
 from sensekd.training.cache.layout import Layout
 from sensekd.training.cache.observe import forward_rows
+from sensekd.training.cache.residual import SAMPLE
 from sensekd.training.cache.store import TeacherCache
 from sensekd.training.digests import digest
 from sensekd.training.placement import variant
@@ -72,7 +74,7 @@ def request_cache(
         "supervise": blocks.supervise,
         "tau": loss.tau if loss.alpha > 0 else None,
         "stored": stored if loss.alpha > 0 else None,
-        "states": loss.mu > 0,
+        "states": {"residual": cache.residual, "sample": SAMPLE} if _coded(recipe) else loss.mu > 0,
         "rows": forward_rows(cache.batch_size or training.batch_size, blocks.length),
         "threads": training.threads,
         "chunked": loss.chunked,
@@ -83,11 +85,22 @@ def request_cache(
     return CacheRequest(root / fingerprint(made_from), made_from)
 
 
+def _coded(recipe: Recipe) -> bool:
+    """Whether last states are stored as a sense and a code."""
+    return recipe.loss.mu > 0 and recipe.cache.residual is not None
+
+
 def _senses_of(recipe: Recipe, senses: SenseSupervision | None) -> dict[str, Any]:
     names = ("dictionary", "relations", "kappa", "push")
-    if senses is None or not recipe.loss.lam:
+    if senses is None or not (recipe.loss.lam or _coded(recipe)):
         return dict.fromkeys(names)
     table = senses.table
+    if not recipe.loss.lam:
+        # Codes look at own senses alone.
+        return dict.fromkeys(names) | {
+            "dictionary": digest(table.row_blocks()),
+            "relations": digest([table.own.indptr, table.own.ids]),
+        }
     lists = (tensor for each in (table.own, table.positive, table.negative) for tensor in (each.indptr, each.ids))
     relations = digest(chain(lists, (senses.starts_word, senses.ends_word)))
     return dict(zip(names, (digest(table.row_blocks()), relations, recipe.loss.kappa, recipe.loss.push), strict=True))
@@ -102,6 +115,9 @@ def layout_of(recipe: Recipe, cut: Cut, trunk: Trunk, senses: SenseSupervision |
         trunk: what is run of it.
         senses: table and word edges.
         length: T.
+
+    Raises:
+        InputError: more bytes for a state than it has dimensions.
     """
     cache, loss = recipe.cache, recipe.loss
     vocabulary = cut.vocabulary or int(cut.source.get_output_embeddings().weight.shape[0])
@@ -110,6 +126,14 @@ def layout_of(recipe: Recipe, cut: Cut, trunk: Trunk, senses: SenseSupervision |
     if senses is not None and loss.lam > 0:
         table, kappa = senses.table, loss.kappa
         longest = max(int(lists.counts.max()) for lists in (table.own, table.positive, table.negative))
+    residual = own = 0
+    if senses is not None and _coded(recipe):
+        residual, own = cache.residual or 0, int(senses.table.own.counts.max())
+    if residual > width:
+        raise InputError(
+            f"cache.residual is {residual}, but the teacher's states have {width} dimensions",
+            f"1 to {width} bytes", "lower cache.residual",
+        )  # fmt: skip
     top = vocabulary if cache.top == "all" else min(cache.top, vocabulary)
     return Layout(
         vocabulary=vocabulary,
@@ -122,4 +146,6 @@ def layout_of(recipe: Recipe, cut: Cut, trunk: Trunk, senses: SenseSupervision |
         width=width if loss.mu > 0 else 0,
         trunk=(length, width) if cache.trunk and trunk.layers else None,
         dtype=str(cut.source.dtype).removeprefix("torch."),
+        residual=residual,
+        own=own,
     )

@@ -6,7 +6,7 @@ Shapes: n label positions of a batch, k tokens, κ kept rows, D width of the tea
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from sensekd.training.cache.bits import (
     unpack_tail,
 )
 
+_LATER: Final = ("residual", "own")
+
 
 @dataclass(frozen=True)
 class Records:
@@ -34,11 +36,16 @@ class Records:
         slots: [n, 2 κ (+ 1)] int64 indices into the position's candidate lists: of the kept rows of P_t, of N_t, and of
             the own sense nearest to the teacher's state (relative push); `Layout.none` where there is no such row.
         states: [n, D] last hidden states, or None.
+        sense: [n] int64 index of the nearest own sense among those of the label, `Layout.senseless` where the label has
+            none; None where states are not coded.
+        codes: [n, M] uint8, what the state differs from that sense by (`ResidualCode`), or None.
     """
 
     top: TopTeacher | None = None
     slots: Tensor | None = None
     states: Tensor | None = None
+    sense: Tensor | None = None
+    codes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,9 @@ class Layout:
         width: D of the last states; 0 stores none.
         trunk: (T, D) of the state after the trunk; None stores none.
         dtype: of states.
+        residual: M, bytes of the code that stands for a last state together with its nearest own sense; 0 stores the
+            state itself.
+        own: the longest list of own senses, where states are coded.
     """
 
     vocabulary: int
@@ -68,10 +78,12 @@ class Layout:
     width: int = 0
     trunk: tuple[int, int] | None = None
     dtype: str = "float32"
+    residual: int = 0
+    own: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a manifest."""
-        found = asdict(self)
+        """Plain values for a manifest; without codes it is that of the versions before them."""
+        found = {name: value for name, value in asdict(self).items() if self.residual or name not in _LATER}
         return found | {"trunk": None if self.trunk is None else list(self.trunk)}
 
     @classmethod
@@ -100,6 +112,16 @@ class Layout:
         """The slot that stands for no row."""
         return (1 << self.slot_bits) - 1
 
+    @property
+    def sense_bits(self) -> int:
+        """Bits of the nearest own sense among those of its label."""
+        return self._width(self.own)
+
+    @property
+    def senseless(self) -> int:
+        """The sense of a label that has none."""
+        return (1 << self.sense_bits) - 1
+
     def _width(self, largest: int) -> int:
         exact = max(1, largest.bit_length())
         whole = next(bits for bits in (8, 16, 32) if exact <= bits)
@@ -121,7 +143,10 @@ class Layout:
             found["logs"] = self.top + 4 if self.codec == "packed" else self.top * size
         if self.slots:
             found["slots"] = packed_size(self.slot_bits, self.slots)
-        if self.width:
+        if self.residual:
+            found["sense"] = packed_size(self.sense_bits, 1)
+            found["codes"] = self.residual
+        elif self.width:
             found["states"] = self.width * self._state_bytes
         return found
 
@@ -129,6 +154,11 @@ class Layout:
     def record(self) -> int:
         """Bytes of a label position."""
         return sum(self.fields().values())
+
+    @property
+    def sense_target(self) -> int:
+        """Bytes of a label position that say which senses and which state the student is drawn to."""
+        return sum(size for name, size in self.fields().items() if name in ("slots", "sense", "codes", "states"))
 
     @property
     def _state_bytes(self) -> int:
@@ -156,7 +186,11 @@ class Layout:
         if self.slots:
             assert records.slots is not None
             parts.append(pack_numbers(records.slots, self.slot_bits))
-        if self.width:
+        if self.residual:
+            assert records.sense is not None
+            assert records.codes is not None
+            parts += [pack_numbers(records.sense[:, None], self.sense_bits), records.codes]
+        elif self.width:
             assert records.states is not None
             parts.append(as_bytes(records.states.to(getattr(torch, self.dtype))))
         return torch.cat(parts, dim=1)
@@ -184,6 +218,9 @@ class Layout:
                 ids = unpack_numbers(found["ids"], self.id_bits, self.top)
                 tail = unpack_tail(found["tail"]) if packed else from_bytes(found["tail"], torch.float32)[:, 0]
             top = TopTeacher(logs.float(), ids, tail)
+        if self.residual:
+            sense = unpack_numbers(found["sense"], self.sense_bits, 1)[:, 0]
+            return Records(top, None, None, sense, found["codes"].contiguous())
         if self.width:
             states = from_bytes(found["states"], getattr(torch, self.dtype))
         return Records(top, None, states)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from sensekd.errors import SenseKDError
 from sensekd.losses import IGNORE, Head, TopTeacher
-from sensekd.targets import Ragged, SenseTable, select, whole_words
+from sensekd.targets import Ragged, SenseTable, nearest, select, squared_distances, whole_words
 from sensekd.training.cache.layout import Layout, Records
+from sensekd.training.cache.residual import SAMPLE, ResidualCode, fit_residual_code
+from sensekd.training.data import collate
 from sensekd.training.heads import withhold_inputs
 from sensekd.training.trunk import capture_inputs, layers_of
 
@@ -62,6 +64,17 @@ def slots_of(lists: Ragged, which: Tensor, ids: Tensor, mask: Tensor, none: int)
 
 
 @dataclass(frozen=True)
+class _Seen:
+    """One forward: the batch on the teacher's device, states [N, D], label positions [n], logits, state below."""
+
+    batch: Batch
+    states: Tensor
+    at: Tensor
+    logits: Tensor | None
+    below: Tensor | None
+
+
+@dataclass(frozen=True)
 class Observer:
     """Runs the teacher over blocks and gives their records.
 
@@ -74,6 +87,7 @@ class Observer:
         trunk: n, layers of the trunk; 0 for none.
         senses: table and word edges on the teacher's device; None without senses.
         elements: logits that exist at a time, where the head is known.
+        code: of residuals, where the layout has such.
     """
 
     teacher: PreTrainedModel
@@ -84,6 +98,7 @@ class Observer:
     trunk: int
     senses: SenseSupervision | None
     elements: int
+    code: ResidualCode | None = None
 
     @torch.no_grad()
     def observe(self, batch: Batch, blocks: TokenBlocks, numbers: Sequence[int]) -> tuple[Tensor, Tensor | None]:
@@ -107,6 +122,18 @@ class Observer:
         return torch.cat(found), torch.cat(states) if states else None
 
     def _forward(self, batch: Batch, blocks: TokenBlocks, numbers: Sequence[int]) -> tuple[Records, Tensor | None]:
+        seen = self._run(batch, blocks, numbers, self.layout.top > 0 and self.head is None)
+        states, at = seen.states, seen.at
+        records = Records(self._top(states, seen.logits, at), self._slots(seen.batch, states, at), None)
+        if self.layout.residual:
+            sense, codes = self._coded(seen)
+            records = replace(records, sense=sense, codes=codes)
+        elif self.layout.width:
+            records = replace(records, states=states[at])
+        return records, None if seen.below is None else seen.below.to(getattr(torch, self.layout.dtype))
+
+    def _run(self, batch: Batch, blocks: TokenBlocks, numbers: Sequence[int], whole: bool) -> _Seen:
+        """One forward; `whole`: the model's own logits too."""
         device, size = self.teacher.device, len(batch["input_ids"])
         batch = {name: value.to(device) for name, value in batch.items()}
         reads = {name: F.pad(batch[name], (0, 0, 0, self.rows - size)) for name in _READS if name in batch}
@@ -115,7 +142,6 @@ class Observer:
         logits = None
         with contextlib.ExitStack() as hooks:
             below = hooks.enter_context(capture_inputs(layers_of(self.teacher)[self.trunk])) if self.trunk else None
-            whole = self.layout.top > 0 and self.head is None
             enter = capture_inputs if whole else withhold_inputs
             last = hooks.enter_context(enter(self.teacher.get_output_embeddings()))
             if whole:
@@ -127,10 +153,7 @@ class Observer:
         states = last[0][:size, :length].flatten(0, 1)
         at = (batch["labels"][:, 1:].reshape(-1) != IGNORE).nonzero()[:, 0]
         self._refuse_non_finite(states[at], blocks, numbers)
-        records = Records(self._top(states, logits, at), self._slots(batch, states, at), None)
-        if self.layout.width:
-            records = Records(records.top, records.slots, states[at])
-        return records, below[0][:size].to(getattr(torch, self.layout.dtype)) if below else None
+        return _Seen(batch, states, at, logits, below[0][:size] if below else None)
 
     def _refuse_non_finite(self, states: Tensor, blocks: TokenBlocks, numbers: Sequence[int]) -> None:
         if not bool(torch.isfinite(states).all()):
@@ -177,12 +200,8 @@ class Observer:
     def _slots(self, batch: Batch, states: Tensor, at: Tensor) -> Tensor | None:
         if not self.layout.slots or self.senses is None:
             return None
-        senses, kappa, none = self.senses, self.layout.kappa, self.layout.none
-        labels = batch["labels"][:, 1:].reshape(-1).contiguous()
-        whole = whole_words(batch["input_ids"], senses.starts_word, senses.ends_word, batch.get("position_ids"))
-        whole = whole.reshape(-1).contiguous()
-        # Rows on the host are gathered once; selection then finds them there.
-        table: SenseTable = senses.table.gathered(labels, whole, own=self.layout.relative)
+        kappa, none = self.layout.kappa, self.layout.none
+        labels, whole, table = self._candidates(batch, self.senses)
         kept = select(table, labels, whole, states, kappa, own=self.layout.relative).kept
         assert kept is not None
         found = torch.full((len(labels), self.layout.slots), none, dtype=torch.long, device=labels.device)
@@ -196,6 +215,52 @@ class Observer:
             own, mask = kept.own_ids[:, None], torch.ones_like(kept.own_ids, dtype=torch.bool)[:, None]
             found[kept.push_at, 2 * kappa :] = slots_of(table.own, pushed, own, mask, none)
         return found[at]
+
+    def _candidates(self, batch: Batch, senses: SenseSupervision) -> tuple[Tensor, Tensor, SenseTable]:
+        """Labels and whole words, [N] each, and a table with their rows on the device."""
+        labels = batch["labels"][:, 1:].reshape(-1).contiguous()
+        whole = whole_words(batch["input_ids"], senses.starts_word, senses.ends_word, batch.get("position_ids"))
+        whole = whole.reshape(-1).contiguous()
+        # Rows on the host are gathered once; selection then finds them there.
+        return labels, whole, senses.table.gathered(labels, whole, own=self.layout.relative)
+
+    # ---- states as codes
+
+    def _nearest_own(self, seen: _Seen) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of each label position its state [n, D], the index of its nearest own sense [n], that sense [n, D], whether
+        there is one [n]."""
+        assert self.senses is not None
+        labels, _, table = self._candidates(seen.batch, self.senses)
+        labels, states = labels[seen.at], seen.states[seen.at].float()
+        crow, rows = table.own.expand(labels)
+        ids, mask = nearest(squared_distances(states, table, crow, rows), crow, rows, 1)
+        senses = table.rows[ids[:, 0]] if len(table.rows) else torch.zeros_like(states)
+        return states, slots_of(table.own, labels, ids, mask, self.layout.senseless)[:, 0], senses, mask[:, 0]
+
+    def _coded(self, seen: _Seen) -> tuple[Tensor, Tensor]:
+        """[n] index of the nearest own sense and [n, M] code of what it leaves over."""
+        assert self.code is not None
+        states, sense, rows, known = self._nearest_own(seen)
+        return sense, self.code.encode(states - torch.where(known[:, None], rows, self.code.mean))
+
+    @torch.no_grad()
+    def fit_code(self, blocks: TokenBlocks, labels: int) -> ResidualCode:
+        """Codebooks from the label positions of whole blocks, spread evenly over the text: `SAMPLE` of them or all.
+
+        Args:
+            blocks: the training data.
+            labels: label positions of all blocks.
+        """
+        wanted = min(len(blocks), -(-SAMPLE * len(blocks) // max(1, labels)))
+        chosen = [number * len(blocks) // wanted for number in range(wanted)]
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for low in range(0, wanted, self.rows):
+            numbers = chosen[low : low + self.rows]
+            batch = collate([blocks[number] for number in numbers])
+            states, _, rows, known = self._nearest_own(self._run(batch, blocks, numbers, False))
+            found.append((states, rows, known))
+        states, rows, known = (torch.cat(each) for each in zip(*found, strict=True))
+        return fit_residual_code(states, rows, known, self.layout.residual)
 
 
 def _cat(parts: Sequence[Tensor | None]) -> Tensor:

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ from sensekd.artefacts import MANIFEST, Manifest, check_made_from, read_manifest
 from sensekd.errors import InputError
 from sensekd.losses import IGNORE
 from sensekd.training.cache.layout import Layout
+from sensekd.training.cache.residual import ResidualCode, codebook_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 FORMAT: Final = 1
 KIND: Final = "teacher-cache"
 _BLOCKS, _LABELS, _CHECKSUMS, _BEGUN = "blocks.bin", "labels.bin", "checksums.bin", "begun.json"
+_CODEBOOKS: Final = "codebooks.safetensors"
 _REBUILD: Final = "remove the folder, or give the training another one; the cache is then written anew"
 
 
@@ -165,6 +168,20 @@ class TeacherCache:
         """Blocks that were written."""
         return int(np.count_nonzero(self.written))
 
+    @property
+    def codebooks(self) -> Path:
+        """Where the codebooks of residuals stand, in a cache that has such."""
+        return self.folder / _CODEBOOKS
+
+    @cached_property
+    def code(self) -> ResidualCode:
+        """What residuals are coded with; only in a cache whose layout has codes.
+
+        Raises:
+            InputError: the codebooks are not there, or damaged.
+        """
+        return ResidualCode.load(self.codebooks)
+
     def has(self, blocks: Iterable[int]) -> bool:
         """Whether all these blocks were written."""
         return all(self.written[block] for block in blocks)
@@ -253,8 +270,18 @@ class TeacherCache:
             "positions": positions,
             "bytes_per_position": self.layout.record,
             "bytes_per_token": self._size() / max(1, positions),
+            **self._code_facts(),
         }
         write_manifest(self.folder, Manifest(KIND, FORMAT, dict(self.made_from), self.layout.as_dict(), facts))
+
+    def _code_facts(self) -> dict[str, Any]:
+        if not self.layout.residual:
+            return {}
+        return {
+            "sense_target_bytes": self.layout.sense_target,
+            "codebook_bytes": codebook_bytes(self.layout.width),
+            "relative_error": dict(self.code.errors),
+        }
 
 
 def _check(begun: Mapping[str, Any], made_from: Mapping[str, Any], folder: Path) -> None:

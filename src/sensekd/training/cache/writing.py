@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.training.assembly import cut_student, make_apprentice
@@ -86,7 +87,18 @@ def make_feed(
         senses=None if senses is None else senses.to(teacher.device),
         elements=recipe.loss.chunk_elements,
     )
-    return TeacherFeed(cache, blocks, observer)
+    return TeacherFeed(cache, blocks, _with_code(observer, cache, blocks))
+
+
+def _with_code(observer: Observer, cache: TeacherCache, blocks: TokenBlocks) -> Observer:
+    """The observer with codebooks, where the cache has codes: the first process makes them, the others wait."""
+    if not cache.layout.residual:
+        return observer
+    if not cache.codebooks.is_file() and _processes()[0] == 0:
+        observer.fit_code(blocks, int(cache.starts[-1])).save(cache.codebooks)
+    while not cache.codebooks.is_file():
+        time.sleep(_PATIENCE)
+    return replace(observer, code=cache.code.to(observer.teacher.device))
 
 
 def complete(feed: TeacherFeed, progress: Progress | None = None) -> TeacherFeed:
