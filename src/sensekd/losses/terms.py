@@ -64,8 +64,10 @@ def sense_pull(student_ND: Tensor, targets: SenseTargets, sigma2: float) -> Loss
         targets: what `targets.select` kept.
         sigma2: σ².
     """
-    states_PD = student_ND[targets.pull_at].float()
-    per_position = ((states_PD - targets.pull_mean).square().mean(-1) + targets.pull_spread) / sigma2
+    states_PD = _at(student_ND, targets.pull_at).float()
+    # One pass forward and one back, with the bits of (s - h)² and of its gradient.
+    d2_P = F.mse_loss(states_PD, targets.pull_mean, reduction="none").mean(-1)
+    per_position = (d2_P + targets.pull_spread) / sigma2
     return LossTerm(per_position.sum(), _count(targets.pull_at))
 
 
@@ -93,8 +95,9 @@ def sense_push(
     Raises:
         ValueError: `relative` with targets that were selected without own senses.
     """
-    states_QD = student_ND[targets.push_at].float()
-    d2_QK = (targets.push_rows.float() - states_QD[:, None]).square().mean(-1) / sigma2
+    states_QD = _at(student_ND, targets.push_at).float()
+    rows_QKD = targets.push_rows.float()
+    d2_QK = F.mse_loss(rows_QKD, states_QD[:, None].expand_as(rows_QKD), reduction="none").mean(-1) / sigma2
     threshold: Tensor | float = margin
     if form == "relative":
         if targets.own_nearest is None:
@@ -104,6 +107,11 @@ def sense_push(
     per_position = hinge_QK.sum(-1) / targets.push_mask.sum(-1).clamp(min=1)
     active = LossTerm((hinge_QK.detach() > 0).sum().float(), targets.push_mask.sum())
     return LossTerm(per_position.sum(), _count(targets.push_at)), active
+
+
+def _at(states_ND: Tensor, positions: Tensor) -> Tensor:
+    """The states at ascending positions; the states themselves where these are all, so that nothing is scattered back."""
+    return states_ND if len(positions) == len(states_ND) else states_ND[positions]
 
 
 def _count(indices: Tensor) -> Tensor:
