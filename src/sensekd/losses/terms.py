@@ -110,7 +110,7 @@ def sense_push(
 
 
 def _at(states_ND: Tensor, positions: Tensor) -> Tensor:
-    """The states at ascending positions; the states themselves where these are all, so that nothing is scattered back."""
+    """The states at ascending positions; the states themselves where these are all: nothing is then scattered back."""
     return states_ND if len(positions) == len(states_ND) else states_ND[positions]
 
 
