@@ -191,30 +191,27 @@ def test_what_one_process_made_is_not_taken_for_what_two_make(world: World, one:
 # ---- long forms
 
 
-def cases(count: int) -> list[tuple[int, int, str]]:
-    """(seed, processes, who is killed)."""
-    found = []
-    for seed in range(10, 10 + count):
-        processes = 1 + seed % 2
-        found.append((seed, processes, "all" if processes == 1 else random.Random(seed).choice(["all", "0", "1"])))
-    return found
-
-
 @pytest.mark.long
+@pytest.mark.parametrize("processes", [1, 2])
 def test_resume_after_ten_kills(
-    world: World, one: Path, two: tuple[Path, Any, str], capsys: pytest.CaptureFixture[str]
+    world: World, processes: int, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wholes, ran, steps = {1: one, 2: two[0]}, 0, []
-    for seed, processes, who in cases(10):
-        output = world.run(f"killed-{seed}")
+    """Of one process, or of two: of all that was started, or of one rank alone."""
+    whole = request.getfixturevalue("one") if processes == 1 else request.getfixturevalue("two")[0]
+    killed: list[str] = []
+    steps: list[int] = []
+    for seed in range(10, 20):
+        output = world.run(f"killed-{processes}-{seed}")
+        who = random.Random(seed).choice(["all", "0", "1"]) if processes > 1 else "all"
         kill = kill_all if who == "all" else kill_one(int(who))
         kill_at_random(world, output, processes, seed, kill).communicate(timeout=120)
-        steps.append(resumed_to_the_bit(world, output, processes, wholes[processes]))
-        ran += 1
+        steps.append(resumed_to_the_bit(world, output, processes, whole))
+        killed.append(who)
     with capsys.disabled():
-        print(f"\n{ran} kills, resumed from the steps {steps}: the weights of a training left alone, to the bit")
-    assert ran == 10
+        print(f"\n{len(killed)} kills ({killed}) of {processes}: resumed from {steps}, to the bit")
+    assert len(steps) == 10
     assert len(set(steps)) > 1
+    assert processes == 1 or set(killed) == {"all", "0", "1"}
 
 
 @pytest.mark.long
