@@ -14,9 +14,15 @@ from sensekd.artefacts import write_json
 SKIPPED = {"__main__", "measure", "gpu_step"}
 
 
+def modules() -> list[str]:
+    """Names of the benchmarks; a package beside them is none."""
+    found = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.ispkg]
+    return sorted(set(found) - SKIPPED)
+
+
 def main() -> None:
     """Run every module of this package that has `measure`, or the one asked for."""
-    names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name not in SKIPPED)
+    names = modules()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=names)
     only = parser.parse_args().only
@@ -28,7 +34,7 @@ def main() -> None:
             print(
                 f"{line.name:<34} {line.value:8.3f} {line.unit:<8} at {line.at} {line.target:g}  {verdict}", flush=True
             )
-    write_json(Path("runs/bench.json"), lines)
+        write_json(Path("runs/bench.json"), lines)
     print(f"runs/bench.json written ({platform.machine()}, {platform.python_version()})")
 
 

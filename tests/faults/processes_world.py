@@ -52,15 +52,23 @@ def make_world(folder: Path) -> World:
     return World(folder, recipe)
 
 
+def launcher_of(processes: int) -> list[str]:
+    """What comes before the name of a program; several processes by torchrun."""
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [sys.executable, *(several if processes > 1 else [])]
+
+
 def start(world: World, output: Path, processes: int, *options: str) -> subprocess.Popen[str]:
-    """`sensekd distill` as a user starts it; several processes by torchrun."""
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    """`sensekd distill` as a user starts it."""
     sets = ["--set", f"output={output}"]
     for option in options:
         sets += ["--set", option]
-    command = [*launcher, "-m", "sensekd.cli.main", "distill", str(world.recipe), "--json", *sets]
+    command = [*launcher_of(processes), "-m", "sensekd.cli.main", "distill", str(world.recipe), "--json", *sets]
+    return popen(command)
+
+
+def popen(command: list[str]) -> subprocess.Popen[str]:
+    """A process of this machine's CPU, whose outputs are read."""
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

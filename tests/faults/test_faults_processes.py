@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from processes_world import World, finish, kill_all, kill_at_random, kill_one, make_world, ranks, start, wait_for_step
+from processes_world import (
+    STEPS,
+    World,
+    finish,
+    kill_all,
+    kill_at_random,
+    kill_one,
+    launcher_of,
+    make_world,
+    popen,
+    ranks,
+    start,
+    wait_for_step,
+)
 from processes_world import weights as weights_of
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 Kill = Callable[[subprocess.Popen[str]], None]
 
@@ -34,11 +50,27 @@ def one(world: World) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two(world: World) -> Path:
-    """A training in two processes that was left alone."""
+def two(world: World) -> tuple[Path, list[dict[str, Any]], str]:
+    """Two processes of torchrun, left alone: a comparison that tunes, `run`, and `compare` in the same folder.
+
+    Returns:
+        The folder, what the commands said on standard output, and all of standard error.
+    """
     output = world.run("two")
-    assert finish(start(world, output, 2))["resumed_from"] == 0
-    return output
+    sets = ["--json", "--set", f"output={output}", "--set", "compare.seeds=[0]"]
+    commands = [
+        ["compare", str(world.recipe), *sets, "--set", "compare.budget=time"],
+        ["run", str(world.recipe), *sets],
+        ["compare", str(world.recipe), *sets],
+    ]
+    (output / "commands.json").write_text(json.dumps(commands))
+    worker = Path(__file__).with_name("together_worker.py")
+    process = popen([*launcher_of(2), str(worker), str(output / "commands.json"), str(output)])
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err[-4000:]
+    for rank in range(2):
+        assert json.loads((output / f"codes-{rank}.json").read_text()) == [2, 0, 0], err[-4000:]
+    return output, [json.loads(line) for line in out.strip().splitlines()], err
 
 
 def resumed_to_the_bit(world: World, output: Path, processes: int, whole: Path) -> int:
@@ -64,13 +96,68 @@ def test_resume_after_sigkill_of_one_process(world: World, one: Path) -> None:
     assert resumed_to_the_bit(world, output, 1, one) > 0
 
 
-def test_resume_after_a_rank_of_two_is_killed(world: World, two: Path) -> None:
+def test_resume_after_a_rank_of_two_is_killed(world: World, two: tuple[Path, Any, str]) -> None:
     output = world.run("killed-two")
     survivors_say_it_once(kill_at_random(world, output, 2, 1, kill_one(1)))
-    assert resumed_to_the_bit(world, output, 2, two) > 0
+    assert resumed_to_the_bit(world, output, 2, two[0]) > 0
 
 
-def test_two_processes_equal_one(world: World, two: Path) -> None:
+def test_run_and_compare_in_two_processes(two: tuple[Path, list[dict[str, Any]], str]) -> None:
+    output, said, err = two
+    assert [set(each["summary"]) for each in said] == [{"teacher", "pruned", "dskd"}, {"teacher", "kd", "dskd"}]
+    assert [row["arm"] for row in said[1]["differences"] if row["metric"] == "kl"] == ["teacher", "dskd"]
+    # One process reports what is done; of what `run` did `compare` does only the rest again.
+    notes = [line.partition("] ")[2] for line in err.splitlines() if line.startswith("[")]
+    for name in ("teacher-0", "dskd-0"):
+        assert sum(note.startswith(f"{name}: done") for note in notes) == 1
+        assert sum(note.startswith(f"{name}: reused") for note in notes) == 1
+    assert sum(note.startswith("kd-0: done") for note in notes) == 1
+    assert err.count("error: ") == 1
+    assert "error: a launcher has started 2 processes of a comparison that tunes or measures time" in err
+    record = json.loads((output / "records" / "kd-0.json").read_text())
+    # 84 blocks are 21 batches of 2 x 2 sequences, accumulated by two: 11 steps, the last of them over one batch.
+    batches = STEPS // 11 * 21 + STEPS % 11 * 2
+    assert record["tokens"] == batches * 2 * 2 * 15
+
+
+def test_what_is_reported_is_the_student_that_was_saved(world: World, two: tuple[Path, Any, str]) -> None:
+    from sensekd.config import load_recipe
+    from sensekd.pipeline.single import evaluate_folder
+    from sensekd.pipeline.stages import Silent
+
+    output, said, _ = two
+    recipe = load_recipe(world.recipe, [f"output={output}"])
+    found = evaluate_folder(recipe, output / "students" / "dskd-0", Silent())["metrics"]
+    for each in said:
+        told = {name: row["mean"] for name, row in each["summary"]["dskd"].items()}
+        assert told.keys() >= {"ce", "kl", "agreement", "quiz"}
+        assert told == {name: found[name] for name in told}
+
+
+def test_commands_of_one_process_refuse_several(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("sensekd.cli.console.first_to_say", lambda _: True)
+    from sensekd.cli.main import app
+
+    output = tmp_path / "run"
+    sets = ["--set", f"output={output}"]
+    recipe = str(world.recipe)
+    for command in (
+        ["demo", "--output", str(output)],
+        ["check", recipe, *sets],
+        ["lexicon", "build", recipe, *sets],
+        ["evaluate", "nowhere", "--recipe", recipe, *sets],
+        ["compare", recipe, "--sensitivity", *sets],
+    ):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 2, (command, done.output)
+        assert "error: a launcher has started 2 processes of a command that runs in one" in done.output
+        assert "start this command without the launcher" in done.output
+    assert not list(output.glob("*"))
+
+
+def test_two_processes_equal_one(world: World, two: tuple[Path, Any, str]) -> None:
     """The same global batch: 2 x 2 sequences in two processes, 4 in one."""
     from sensekd.config import load_recipe
     from sensekd.pipeline.single import distill_arm
@@ -79,7 +166,7 @@ def test_two_processes_equal_one(world: World, two: Path) -> None:
     output = world.run("one-of-four")
     recipe = load_recipe(world.recipe, [f"output={output}", "training.batch_size=4"])
     distill_arm(recipe, "dskd", Silent())
-    single, double = load_file(weights_of(output)), load_file(weights_of(two))
+    single, double = load_file(weights_of(output)), load_file(weights_of(two[0]))
     assert single.keys() == double.keys()
     assert max(float((single[name] - double[name]).abs().max()) for name in single) < 1e-6
 
@@ -104,28 +191,27 @@ def test_what_one_process_made_is_not_taken_for_what_two_make(world: World, one:
 # ---- long forms
 
 
-def cases(count: int) -> list[tuple[int, int, str]]:
-    """(seed, processes, who is killed)."""
-    found = []
-    for seed in range(10, 10 + count):
-        processes = 1 + seed % 2
-        found.append((seed, processes, "all" if processes == 1 else random.Random(seed).choice(["all", "0", "1"])))
-    return found
-
-
 @pytest.mark.long
-def test_resume_after_ten_kills(world: World, one: Path, two: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wholes, ran, steps = {1: one, 2: two}, 0, []
-    for seed, processes, who in cases(10):
-        output = world.run(f"killed-{seed}")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_resume_after_ten_kills(
+    world: World, processes: int, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one process, or of two: of all that was started, or of one rank alone."""
+    whole = request.getfixturevalue("one") if processes == 1 else request.getfixturevalue("two")[0]
+    killed: list[str] = []
+    steps: list[int] = []
+    for seed in range(10, 20):
+        output = world.run(f"killed-{processes}-{seed}")
+        who = random.Random(seed).choice(["all", "0", "1"]) if processes > 1 else "all"
         kill = kill_all if who == "all" else kill_one(int(who))
         kill_at_random(world, output, processes, seed, kill).communicate(timeout=120)
-        steps.append(resumed_to_the_bit(world, output, processes, wholes[processes]))
-        ran += 1
+        steps.append(resumed_to_the_bit(world, output, processes, whole))
+        killed.append(who)
     with capsys.disabled():
-        print(f"\n{ran} kills, resumed from the steps {steps}: the weights of a training left alone, to the bit")
-    assert ran == 10
+        print(f"\n{len(killed)} kills ({killed}) of {processes}: resumed from {steps}, to the bit")
+    assert len(steps) == 10
     assert len(set(steps)) > 1
+    assert processes == 1 or set(killed) == {"all", "0", "1"}
 
 
 @pytest.mark.long

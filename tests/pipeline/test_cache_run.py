@@ -53,9 +53,9 @@ def test_arms_share_a_cache_and_a_damaged_one_is_written_again(tmp_path: Path, m
     tree["compare"] |= {"arms": ["pruned", "ce", "kd", "dskd"], "custom": {"half": {"loss.lambda": 0.5}}, "seeds": [0]}
     recipe = str(write_recipe(tmp_path, tree))
     call("compare", recipe)
-    # kd looks at probabilities alone; dskd and its variant at row ids too; ce and pruned at nothing.
+    # dskd and its variant look at probabilities and row ids, kd at probabilities alone; ce and pruned at nothing.
     caches = sorted((tmp_path / "run" / "cache").iterdir())
-    assert len(caches) == 2
+    assert len(caches) == 1
     blocks = caches[0] / "blocks.bin"
     wanted = blocks.read_bytes()
     blocks.write_bytes(bytes([wanted[0] ^ 1]) + wanted[1:])
@@ -65,6 +65,19 @@ def test_arms_share_a_cache_and_a_damaged_one_is_written_again(tmp_path: Path, m
         record.unlink()
     call("compare", recipe)
     assert blocks.read_bytes() == wanted
+    # Alone, kd writes a smaller cache of its own, and is the same student.
+    student = Path("students") / "kd-0" / "model.safetensors"
+    shared = (tmp_path / "run" / student).read_bytes()
+    call("distill", recipe, "--arm", "kd", "--set", f"output={tmp_path / 'alone'}")
+    (own,) = (tmp_path / "alone" / "cache").iterdir()
+    assert (own / "blocks.bin").stat().st_size < len(wanted)
+    assert (tmp_path / "alone" / student).read_bytes() == shared
+    # Where the shared one is damaged and its owner is done, kd writes its own too.
+    blocks.write_bytes(bytes([wanted[0] ^ 1]) + wanted[1:])
+    (tmp_path / "run" / "records" / "kd-0.json").unlink()
+    call("compare", recipe)
+    assert sorted((tmp_path / "run" / "cache").iterdir()) == sorted([caches[0], tmp_path / "run" / "cache" / own.name])
+    assert (tmp_path / "run" / student).read_bytes() == shared
 
 
 def test_a_cache_changes_the_key_of_the_jobs_that_read_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -48,6 +49,17 @@ def test_candidates_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) ->
     assert counts[SMALL.vocabulary :].eq(20).all()
     assert table.negative.indptr.diff().float().mean() == pytest.approx(1.7, abs=0.1)
     assert torch.equal(table.rows, table.rows.bfloat16().float())
+
+
+@pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="no benchmarks beside the tests")
+def test_every_benchmark_of_make_bench_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.__main__ import modules
+
+    names = modules()
+    assert {"ce_kl", "selection", "sense_terms", "steps", "teacher_cache"} <= set(names)
+    for name in names:
+        assert callable(importlib.import_module(f"benchmarks.{name}").measure), name
 
 
 def test_the_command_stands() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sensekd.cli.console import AsJson, Overrides, RecipePath, Summary, command, spoken, with_reporter
+from sensekd.cli.console import AsJson, Overrides, RecipePath, Summary, shared_command, spoken, with_reporter
 from sensekd.cli.run import summarise_results
 
 Sensitivity = Annotated[
@@ -14,7 +14,7 @@ Sensitivity = Annotated[
 ]
 
 
-@command
+@shared_command
 def compare(
     recipe: RecipePath, sensitivity: Sensitivity = False, overrides: Overrides = None, as_json: AsJson = False
 ) -> Summary:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec
 import typer
 
 from sensekd.errors import EXIT_FAILED, EXIT_INTERRUPTED, SenseKDError, system_failure
-from sensekd.training.processes import first_to_say, leads
+from sensekd.training.processes import first_to_say, leads, refuse_several
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -44,14 +44,24 @@ class Summary:
 
 
 def command(function: Callable[P, Summary]) -> Callable[P, None]:
-    """Print a command's summary, or its error, and leave with the right exit code.
+    """Print a command's summary, or its error, and leave with the right exit code; several processes are refused.
 
     The function must have a parameter `as_json`.
     """
+    return _command(function, shared=False)
 
+
+def shared_command(function: Callable[P, Summary]) -> Callable[P, None]:
+    """`command`, of a function that shares its work among the processes that a launcher has started."""
+    return _command(function, shared=True)
+
+
+def _command(function: Callable[P, Summary], *, shared: bool) -> Callable[P, None]:
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
+            if not shared:
+                refuse_several()
             # Whatever a library prints must not mix with the one JSON object.
             with contextlib.redirect_stdout(sys.stderr):
                 summary = function(*args, **kwargs)

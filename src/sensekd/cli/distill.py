@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sensekd.cli.console import AsJson, Overrides, RecipePath, Summary, command, with_reporter
+from sensekd.cli.console import AsJson, Overrides, RecipePath, Summary, shared_command, with_reporter
 
 
-@command
+@shared_command
 def distill(
     recipe: RecipePath,
     overrides: Overrides = None,

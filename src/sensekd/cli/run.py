@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sensekd.cli.console import AsJson, Overrides, RecipePath, Summary, command, spoken, with_reporter
+from sensekd.cli.console import AsJson, Overrides, RecipePath, Summary, shared_command, spoken, with_reporter
 
 
 def summarise_results(results: dict[str, Any], output: str) -> Summary:
@@ -16,7 +16,7 @@ def summarise_results(results: dict[str, Any], output: str) -> Summary:
     return Summary(text, {**files, "summary": results["summary"], "differences": results["differences"]})
 
 
-@command
+@shared_command
 def run(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> Summary:
     """Run every stage of a recipe: lexicon, senses, distillation, evaluation, report. Finished stages are reused."""
     from sensekd.config import load_recipe

@@ -7,13 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from sensekd.cli.console import AsJson, Overrides, RecipePath, Summary, bold, command, terminal, with_reporter
+from sensekd.cli.console import (
+    AsJson,
+    Overrides,
+    RecipePath,
+    Summary,
+    bold,
+    command,
+    shared_command,
+    terminal,
+    with_reporter,
+)
 
 app = typer.Typer(help="The sense dictionary: build it from a teacher and a corpus, read it.", no_args_is_help=True)
 
 
 @app.command("build")
-@command
+@shared_command
 def build(
     recipe: RecipePath,
     shard: Annotated[

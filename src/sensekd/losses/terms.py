@@ -74,8 +74,10 @@ def sense_pull(student_ND: Tensor, targets: SenseTargets, sigma2: float, weight_
         sigma2: σ².
         weight_N: [N] weights of the positions, not negative; None where each counts as one.
     """
-    states_PD = student_ND[targets.pull_at].float()
-    per_position = ((states_PD - targets.pull_mean).square().mean(-1) + targets.pull_spread) / sigma2
+    states_PD = _at(student_ND, targets.pull_at).float()
+    # One pass forward and one back, with the bits of (s - h)² and of its gradient.
+    d2_P = F.mse_loss(states_PD, targets.pull_mean, reduction="none").mean(-1)
+    per_position = (d2_P + targets.pull_spread) / sigma2
     return _term(per_position, targets.pull_at, weight_N)
 
 
@@ -111,8 +113,9 @@ def sense_push(
     Raises:
         ValueError: `relative` or `contrastive` with targets that were selected without own senses.
     """
-    states_QD = student_ND[targets.push_at].float()
-    d2_QK = (targets.push_rows.float() - states_QD[:, None]).square().mean(-1) / sigma2
+    states_QD = _at(student_ND, targets.push_at).float()
+    rows_QKD = targets.push_rows.float()
+    d2_QK = F.mse_loss(rows_QKD, states_QD[:, None].expand_as(rows_QKD), reduction="none").mean(-1) / sigma2
     threshold: Tensor | float = margin
     if form != "absolute":
         if targets.own_nearest is None:
@@ -137,3 +140,8 @@ def _term(per_position: Tensor, at: Tensor, weight_N: Tensor | None) -> LossTerm
         return LossTerm(per_position.sum(), torch.tensor(at.numel(), device=at.device))
     weight = weight_N[at].float()
     return LossTerm((per_position * weight).sum(), weight.sum())
+
+
+def _at(states_ND: Tensor, positions: Tensor) -> Tensor:
+    """The states at ascending positions; the states themselves where these are all: nothing is then scattered back."""
+    return states_ND if len(positions) == len(states_ND) else states_ND[positions]

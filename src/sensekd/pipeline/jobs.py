@@ -306,7 +306,12 @@ class Bench:
         return (self.table(recipe.loss, folder), self.edges) if needed else None
 
     def cache(self, recipe: Recipe, blocks: TokenBlocks, folder: str = "") -> CacheRequest:
-        """The teacher cache of an arm's recipe, in the run's folder of caches; `folder` as of `senses`."""
+        """The teacher cache that an arm's training reads, its own or a shared one; `folder` as of `senses`."""
+        from sensekd.training.cache.sharing import serving
+
+        return serving(self._own_cache(recipe, blocks, folder))
+
+    def _own_cache(self, recipe: Recipe, blocks: TokenBlocks, folder: str) -> CacheRequest:
         from sensekd.training.cache.identity import request_cache
         from sensekd.training.distill import supervision_of
 
@@ -316,19 +321,25 @@ class Bench:
 
     def write_caches(self, jobs: Sequence[Job]) -> None:
         """A stage for every cache that is to stand before the training of these jobs; arms share what they can."""
+        from sensekd.training.cache.sharing import serving
         from sensekd.training.distill import supervision_of
 
-        for job in jobs:
-            if job.arm == TEACHER:
-                continue
-            recipe, steps = job.recipe(self.work.recipe)
+        found = [(job, *job.recipe(self.work.recipe)) for job in jobs if job.arm != TEACHER]
+        # Those with row ids first: arms without senses can read them too.
+        for job, recipe, steps in sorted(found, key=lambda each: not each[1].loss.lam):
             if not (steps and recipe.cached and recipe.cache.mode == "before"):
                 continue
             blocks = self.training_blocks(recipe)
-            request = self.cache(recipe, blocks, job.senses)
+            request = self._own_cache(recipe, blocks, job.senses)
+            if (shared := serving(request)) != request and self._stands(shared):
+                continue
             senses = supervision_of(self.senses(recipe, job.senses))
             build = partial(self._write_cache, recipe, blocks, senses, request)
             self.work.stages.run(f"cache {request.folder.name}", dict(request.made_from), [request.folder], build)
+
+    def _stands(self, request: CacheRequest) -> bool:
+        """Whether the stage that wrote a cache is fresh."""
+        return self.work.stages.fresh(f"cache {request.folder.name}", dict(request.made_from), [request.folder])
 
     def _write_cache(
         self,

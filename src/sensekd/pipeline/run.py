@@ -38,11 +38,8 @@ def open_workspace(
     Raises:
         InputError: the folder cannot be made or written, or a launcher has started several processes for one.
     """
-    if processes.count() > 1 and not together:
-        raise InputError(
-            f"a launcher has started {processes.count()} processes of a command that runs in one",
-            "several processes for `distill`, `run` and `compare` alone", "start this command without the launcher",
-        )  # fmt: skip
+    if not together:
+        processes.refuse_several()
     if not processes.leads():
         return Workspace(recipe, Stages(Path(recipe.output), Silent()))
     work = Workspace(recipe, stages or Stages(Path(recipe.output), reporter))
@@ -69,16 +66,17 @@ def compare(recipe: Recipe, reporter: Reporter, command: str, stages: Stages | N
     Returns:
         The results as written to `results.json`; the page stands beside it as `report.html`.
     """
-    work = open_workspace(recipe, reporter, stages, together=True)
     config = recipe.compare
-    if config.tune is None and config.budget != "time":
-        return _together(work, _jobs(config, {}), command)
-    if processes.count() > 1:
+    measured = config.tune is not None or config.budget == "time"
+    if measured and processes.count() > 1:
         raise InputError(
             f"a launcher has started {processes.count()} processes of a comparison that tunes or measures time",
             "one process: settings and step counts follow from what it measures",
             "start it without the launcher, or without compare.tune and at compare.budget: tokens",
         )
+    work = open_workspace(recipe, reporter, stages, together=True)
+    if not measured:
+        return _together(work, _jobs(config, {}), command)
     coverage = begin(work)
     chosen, tuning = ({}, None) if config.tune is None else tune(work)
     jobs = _jobs(config, {arm: json.dumps(values, sort_keys=True) for arm, values in chosen.items()})

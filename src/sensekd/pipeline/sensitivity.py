@@ -12,6 +12,7 @@ from sensekd.config import Recipe, SensitivityConfig, arm_recipe
 from sensekd.errors import InputError
 from sensekd.evaluation.compare import ArmResult, summarise
 from sensekd.pipeline.jobs import DEVELOPMENT, HELDOUT, Job
+from sensekd.pipeline.lock import exclusive
 from sensekd.pipeline.prepare import cluster_into
 from sensekd.pipeline.results import provenance, read_record
 from sensekd.pipeline.run import begin, open_workspace
@@ -132,6 +133,7 @@ def _dictionaries(work: Workspace, found: Sequence[Point]) -> None:
             cluster_into(work, config, f"senses-k{point.value}")
 
 
+@exclusive
 def sensitivity(recipe: Recipe, reporter: Reporter, command: str) -> dict[str, Any]:
     """Train the arm of `compare.sensitivity` with every value, all else as the recipe has it.
 

@@ -46,6 +46,10 @@ def _trains(work: Workspace, job: Job) -> bool:
     return job.arm != TEACHER and job.recipe(work.recipe)[1] > 0
 
 
+def _fresh(work: Workspace, job: Job) -> bool:
+    return work.stages.fresh(job.name, job.key(work), job.outputs(work.output))
+
+
 def run_stage(bench: Bench, crew: Crew, stage: Stage) -> bool:
     """Train, in every process, unless the stage is fresh; rank 0 decides that, and stamps it with its own peak memory.
 
@@ -81,6 +85,8 @@ def run_together(work: Workspace, crew: Crew, jobs: Sequence[Job]) -> None:
         InputError, SenseKDError: of the first job that failed; finished ones stay.
     """
     bench = Bench(work)
+    # All caches before the first training, so that arms without senses find one that they can share.
+    crew.lead(lambda: bench.write_caches([each for each in jobs if not _fresh(work, each)]))
     for job in jobs:
         outputs = tuple(job.outputs(work.output))
 

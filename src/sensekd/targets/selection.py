@@ -100,8 +100,13 @@ def _pull(table: SenseTable, ids: Tensor, mask: Tensor, weight: Tensor | None = 
     weight = mask / mask.sum(1, keepdim=True) if weight is None else weight
     # A weighted bag reads κ rows a position and writes one; the [P, κ, D] tensor is never made.
     mean = F.embedding_bag(ids, table.rows, mode="sum", per_sample_weights=weight.to(table.rows.dtype))
-    spread = (table.norms[ids] * weight).sum(1) - mean.square().sum(-1)
+    spread = (_taken(table.norms, ids) * weight).sum(1) - mean.square().sum(-1)
     return mean, spread.clamp(min=0) / mean.shape[1]
+
+
+def _taken(values: Tensor, ids: Tensor) -> Tensor:
+    """`values[ids]`; on a CPU whole rows are copied twice as fast."""
+    return values.index_select(0, ids.reshape(-1)).view(*ids.shape, *values.shape[1:])
 
 
 @torch.no_grad()
@@ -109,7 +114,7 @@ def targets_of(table: SenseTable, kept: Kept) -> SenseTargets:
     """The vectors behind kept row ids."""
     mean, spread = _pull(table, kept.pull_ids, kept.pull_mask, kept.pull_weight)
     own_nearest = None if kept.own_ids is None else table.rows[kept.own_ids]
-    rows = table.rows[kept.push_ids]
+    rows = _taken(table.rows, kept.push_ids)
     return SenseTargets(kept.pull_at, mean, spread, kept.push_at, rows, kept.push_mask, own_nearest, kept)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sensekd.errors import SenseKDError
+from sensekd.errors import InputError, SenseKDError
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,20 @@ def leads() -> bool:
 def local_device() -> int | None:
     """Number of the GPU that the launcher means this process to use, None without a launcher."""
     return int(os.environ["LOCAL_RANK"]) if count() > 1 else None
+
+
+def refuse_several() -> None:
+    """Refuse work that one process does: under a launcher every process would do it, in the same folder.
+
+    Raises:
+        InputError: a launcher has started several.
+    """
+    if count() > 1:
+        raise InputError(
+            f"a launcher has started {count()} processes of a command that runs in one",
+            "several processes for `distill`, `run`, `compare` of arms, and `senses build`",
+            "start this command without the launcher",
+        )
 
 
 def first_to_say(error: BaseException) -> bool:

@@ -201,7 +201,10 @@ class Layout:
 
     def decode_slots(self, raw: Tensor) -> Tensor:
         """The slots alone, [n, slots] int64, of records uint8 [n, record]."""
-        return unpack_numbers(self._split(raw)["slots"], self.slot_bits, self.slots)
+        sizes = self.fields()
+        names = list(sizes)
+        start = sum(sizes[name] for name in names[: names.index("slots")])
+        return unpack_numbers(raw.narrow(1, start, sizes["slots"]), self.slot_bits, self.slots)
 
     def decode(self, raw: Tensor) -> Records:
         """The inverse of `encode`, but for what the codec rounds; slots are left to `decode_slots`.
