@@ -13,6 +13,9 @@ RESULTS: Final = Path("docs/study")
 STORIES: Final = "${SENSEKD_DATA}/corpora/tinystories"
 WORDNET: Final = "${SENSEKD_DATA}/lexicon/wordnet/wordnet-3.0.lmf.xml.xz"
 
+WORKERS: Final = 1
+"""Processes of one experiment; two experiments may run beside each other."""
+
 Tree = dict[str, Any]
 
 
@@ -80,8 +83,12 @@ def base(teacher: str, output: str, *, tokens: int | None = TOKENS) -> Tree:
         "loss": {"kappa": 1},
         "training": {"steps": 240, "batch_size": 8, "sequence_length": 128, "learning_rate": 1e-3},
         "evaluation": {"corpus": known["test"]},
-        "compare": {"seeds": [0, 1, 2], "workers": 2, "correction": "holm"},
+        "compare": {"seeds": [0, 1, 2], "workers": WORKERS, "correction": "holm"},
     }
+
+
+CACHED: Final[Tree] = {"mode": "before", "top": "all", "log_probs": "float32", "trunk": True}
+"""The whole distribution and the trunk's states, stored once: trains what the live teacher trains, in less time."""
 
 
 def changed(tree: Tree, changes: Mapping[str, Any]) -> Tree:
@@ -107,6 +114,18 @@ TUNE: Final[Tree] = {
     },
 }
 
+LAMBDA: Final = 3.0
+"""λ of the side questions."""
+
+COST: Final = 1.05
+"""Time of a step of `dskd` over one of `kd`: what the paper reports; `make bench ONLY=steps` measures less."""
+
+TUNED: Final[Mapping[str, Tree]] = {}
+"""What tuning chose for plain KD in `<teacher>-main`: where the stored and the lexical questions start from."""
+
+MU: Final[Mapping[str, float]] = {}
+"""The weight that tuning chose for hidden-state MSE in `<teacher>-main`."""
+
 
 def _main(teacher: str) -> Experiment:
     tree = changed(base(teacher, f"{teacher}-main"), {
@@ -114,25 +133,74 @@ def _main(teacher: str) -> Experiment:
         "compare.development": {"corpus": TEACHERS[teacher]["development"]},
         "compare.tune": TUNE,
     })  # fmt: skip
+    if teacher != "stories3m":
+        tree["cache"] = CACHED
     return Experiment(f"{teacher}-main", "Does DSKD beat plain KD at equal tokens, every arm tuned alike?", tree)
 
 
 def _time(teacher: str) -> Experiment:
     tree = changed(base(teacher, f"{teacher}-time"), {
         "loss.lambda": LAMBDA,
-        "compare.arms": ["kd", "dskd"],
+        "cache": CACHED,
+        "compare.arms": ["kd", "dskd-own"],
         "compare.seeds": [0, 1, 2, 3, 4],
         "compare.budget": "time",
-        "compare.costs": {"kd": 1.0, "dskd": COST},
+        "compare.costs": {"kd": 1.0, "dskd-own": COST},
     })  # fmt: skip
-    return Experiment(f"{teacher}-time", "Does it at equal time?", tree)
+    return Experiment(f"{teacher}-time", "Does it at equal time, at the start values?", tree)
 
 
-LAMBDA: Final = 3.0
-"""λ of the side questions."""
+def _fewer(teacher: str) -> Experiment:
+    tree = changed(base(teacher, f"{teacher}-fewer"), {
+        "loss.lambda": LAMBDA,
+        "training.steps": 192,
+        "cache": CACHED,
+        "compare.arms": ["kd", "dskd-own"],
+        "compare.seeds": [0, 1, 2, 3, 4],
+    })  # fmt: skip
+    return Experiment(f"{teacher}-fewer", "The same KL with a fifth fewer tokens?", tree)
 
-COST: Final = 1.05
-"""Time of a step of `dskd` over one of `kd`: what the paper reports; `make bench ONLY=steps` measures less."""
+
+def _stored(teacher: str) -> Experiment:
+    """Aim (b). A stored target is 4 bytes a position (the row of a sense) or 16 (a sense and a code of 15 bytes)."""
+    mu = MU.get(teacher, LAMBDA)
+    tree = changed(base(teacher, f"{teacher}-stored"), {
+        **TUNED.get(teacher, {}),
+        "cache": CACHED,
+        "compare.seeds": [0, 1, 2],
+        "compare.arms": ["kd"],
+        "compare.custom": {
+            "hidden": {"loss.lambda": 0.0, "loss.mu": mu},
+            "hidden-x3": {"loss.lambda": 0.0, "loss.mu": 3 * mu},
+            "code16": {"loss.lambda": 0.0, "loss.mu": mu, "cache.residual": 15},
+            "code16-x3": {"loss.lambda": 0.0, "loss.mu": 3 * mu, "cache.residual": 15},
+            "sense4": {"loss.lambda": mu, "loss.synonyms": False, "loss.antonyms": False},
+        },
+    })  # fmt: skip
+    return Experiment(f"{teacher}-stored", "What is left of hidden-state MSE's gain in 16 stored bytes?", tree)
+
+
+def _lexicon(teacher: str) -> Experiment:
+    """Aim (c): a fifth of the antonym pairs is withheld from training."""
+    mu = MU.get(teacher, LAMBDA)
+    senses = {"loss.lambda": 0.3 * LAMBDA, "loss.mu": mu}
+    tree = changed(base(teacher, f"{teacher}-lexicon"), {
+        **TUNED.get(teacher, {}),
+        "lexicon.withhold_antonyms": 0.2,
+        "cache": CACHED,
+        "evaluation.lexical": {"data": "${SENSEKD_DATA}/senses", "limits": {"coarsewsd20": 40}},
+        "compare.arms": ["kd"],
+        "compare.baseline": "hidden",
+        "compare.seeds": [0, 1, 2, 3],
+        "compare.custom": {
+            "hidden": {"loss.lambda": 0.0, "loss.mu": mu},
+            "hidden+dskd": dict(senses),
+            "hidden+relative": {**senses, "loss.push": "relative"},
+            "hidden+contrastive": {**senses, "loss.push": "contrastive", "loss.beta_negative": 3.0},
+        },
+    })  # fmt: skip
+    return Experiment(f"{teacher}-lexicon", "Do senses and lexicon add to hidden-state MSE in lexical tests?", tree)
+
 
 PIECES: Final[Mapping[str, Tree]] = {
     "hidden-3": {"loss.lambda": 0.0, "loss.mu": 3.0},
@@ -141,16 +209,21 @@ PIECES: Final[Mapping[str, Tree]] = {
     "synonyms": {"loss.antonyms": False},
     "antonyms": {"loss.synonyms": False},
     "relative": {"loss.push": "relative"},
+    "contrastive": {"loss.push": "contrastive"},
+    "soft": {"loss.kappa": 5, "loss.assignment": "soft", "cache.mode": "off"},
+    "confidence": {"loss.confidence": "probability"},
+    "anneal": {"loss.anneal": {"start": 0.0, "end": 0.7, "to": 0.0}},
 }
-"""What each part adds: arms beside `kd`."""
+"""What each part and each change of the method's free choices adds: arms beside `kd` and `dskd`, at λ = 3, κ = 1."""
 
 
 def _pieces(teacher: str) -> list[Experiment]:
-    arms = {"compare.arms": ["kd", "dskd"], "compare.custom": dict(PIECES), "loss.lambda": LAMBDA}
-    own = {"compare.arms": ["kd", "dskd-own"], "loss.lambda": LAMBDA}
     # One folder for all: what a variant does not touch (plain KD above all) is trained once.
-    plain = base(teacher, f"{teacher}-little")
-    found = [Experiment(f"{teacher}-pieces", "What do own senses, synonyms, antonyms each add?", changed(plain, arms))]
+    plain = changed(base(teacher, f"{teacher}-little"), {"loss.lambda": LAMBDA, "cache": CACHED})
+    arms = {"compare.arms": ["kd", "dskd"], "compare.custom": dict(PIECES)}
+    own = {"compare.arms": ["kd", "dskd-own"]}
+    found = [Experiment(f"{teacher}-pieces", "What does each part add, and each change of a free choice?",
+                        changed(plain, arms))]  # fmt: skip
     variants: dict[str, tuple[str, Tree]] = {
         "hypernyms": ("What do hypernyms add?", {"lexicon.hypernyms": 0.5, "compare.arms": ["kd", "dskd"]}),
         "next": ("States filed under the actual next token", {"senses.assignment": "next"}),
@@ -161,12 +234,9 @@ def _pieces(teacher: str) -> list[Experiment]:
                       {"senses.corpus": TEACHERS[teacher]["corpus"], "senses.k": 40}),
     }  # fmt: skip
     for name, (question, changes) in variants.items():
-        tree = changed(plain, {**own, **changes})
-        found.append(Experiment(f"{teacher}-{name}", question, tree))
-    published = changed(plain, {
-        "compare.arms": ["kd", "dskd"], "preset": "published", "student.train_top": 1,
-    })  # fmt: skip
-    del published["loss"]["kappa"]
+        found.append(Experiment(f"{teacher}-{name}", question, changed(plain, {**own, **changes})))
+    published = changed(plain, {"compare.arms": ["kd", "dskd"], "preset": "published", "cache": {"mode": "off"}})
+    del published["loss"]
     found.append(Experiment(f"{teacher}-published", "The published setting, in its raw units", published))
     return found
 
@@ -189,11 +259,12 @@ def _regimes(teacher: str) -> list[Experiment]:
 
 def _sensitivity(teacher: str) -> Experiment:
     tree = changed(base(teacher, f"{teacher}-sensitivity"), {
+        "cache": CACHED,
         "compare.arms": ["kd", "dskd"],
         "compare.seeds": [0],
         "compare.development": {"corpus": TEACHERS[teacher]["development"]},
         "compare.sensitivity": {
-            "lambda": [0.3, 1.0, 3.0, 10.0], "kappa": [1, 2, 5], "k": [5, 10, 40], "margin": [0.4, 0.8, 1.6],
+            "lambda": [0.3, 1.0, 3.0, 10.0], "kappa": [1, 5], "k": [5, 10, 40], "margin": [0.4, 0.8, 1.6],
         },
     })  # fmt: skip
     return Experiment(f"{teacher}-sensitivity", "Does one default serve several teachers?", tree, sensitivity=True)
@@ -203,15 +274,19 @@ def plan() -> dict[str, Experiment]:
     """All experiments by name, in the order in which they are run."""
     pairs = ("stories3m", "books4k")
     small = changed(base("books1k", "books1k-main"), {
-        "loss.lambda": LAMBDA, "compare.arms": ["pruned", "ce", "kd", "kd+hidden", "dskd-own", "dskd"],
+        "loss.lambda": LAMBDA, "cache": CACHED,
+        "compare.arms": ["pruned", "ce", "kd", "kd+hidden", "dskd-own", "dskd"],
     })  # fmt: skip
     found = [
         *(_main(teacher) for teacher in pairs),
-        Experiment("books1k-main", "Does a small vocabulary gain more?", small),
+        *(_stored(teacher) for teacher in pairs),
+        *(_lexicon(teacher) for teacher in pairs),
         *_pieces("stories3m"),
-        *(_sensitivity(teacher) for teacher in pairs),
-        *(_time(teacher) for teacher in pairs),
+        Experiment("books1k-main", "Does a small vocabulary gain more?", small),
         *_regimes("stories3m"),
+        *(_time(teacher) for teacher in pairs),
+        *(_fewer(teacher) for teacher in pairs),
+        *(_sensitivity(teacher) for teacher in pairs),
         *_regimes("books4k"),
         *_pieces("books4k"),
     ]
