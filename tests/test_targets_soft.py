@@ -88,3 +88,33 @@ def test_no_candidates_at_all() -> None:
     targets = select(table, torch.tensor([0, 1]), torch.ones(2).bool(), torch.zeros(2, WIDTH), 2, temperature=0.1)
     assert len(targets.pull_at) == 0
     assert sense_pull(torch.zeros(2, WIDTH), targets, 1.0).mean().item() == 0.0
+
+
+def test_a_pull_that_ends_at_the_teacher_against_a_loop() -> None:
+    world, table, states = made()
+    targets = select(table, LABELS, WHOLE, states, KAPPA, own=True, reach=True)
+    student = torch.randn(len(LABELS), WIDTH, generator=torch.Generator().manual_seed(2))
+    student[0] = states[0]  # As near as the teacher: no pull at all.
+    total, ended = 0.0, 0
+    for position in targets.pull_at.tolist():
+        rows, _ = world.candidates(int(LABELS[position]), bool(WHOLE[position]))
+        near = torch.tensor(kept(rows, states[position].tolist(), KAPPA), dtype=torch.float64)
+        centre = near.mean(0)
+        left, right = ((centre - state[position].double()).square().mean() for state in (student, states))
+        total += max(0.0, float(left - right)) / table.sigma2
+        ended += int(left <= right + 1e-9)
+    assert 0 < ended < len(targets.pull_at)
+    assert sense_pull(student, targets, table.sigma2).sum.item() == pytest.approx(total, rel=1e-5)
+
+
+def test_a_student_that_is_the_teacher_is_not_pulled_away() -> None:
+    _, table, states = made()
+    student = states.clone().requires_grad_()
+    term = sense_pull(student, select(table, LABELS, WHOLE, states, KAPPA, reach=True), table.sigma2)
+    term.sum.backward()
+    assert term.sum.item() == 0.0
+    assert student.grad is not None
+    assert not student.grad.any()
+    plain = sense_pull(student, select(table, LABELS, WHOLE, states, KAPPA), table.sigma2)
+    assert plain.sum.item() > 0
+    assert plain.count.item() == term.count.item()

@@ -217,6 +217,22 @@ PIECES: Final[Mapping[str, Tree]] = {
 """What each part and each change of the method's free choices adds: arms beside `kd` and `dskd`, at λ = 3, κ = 1."""
 
 
+def _reach(teacher: str) -> Experiment:
+    own = {"loss.synonyms": False, "loss.antonyms": False}
+    tree = changed(base(teacher, f"{teacher}-reach"), {
+        "loss.lambda": LAMBDA,
+        "compare.arms": ["kd"],
+        "compare.custom": {
+            "own": own,
+            "own-weak": {**own, "loss.lambda": 0.3},
+            "own-reach": {**own, "loss.pull": "teacher"},
+            "reach": {"loss.pull": "teacher"},
+            "hidden-3": {"loss.lambda": 0.0, "loss.mu": 3.0},
+        },
+    })  # fmt: skip
+    return Experiment(f"{teacher}-reach", "A pull that ends where the teacher is", tree)
+
+
 def _pieces(teacher: str) -> list[Experiment]:
     # One folder for all: what a variant does not touch (plain KD above all) is trained once.
     plain = changed(base(teacher, f"{teacher}-little"), {"loss.lambda": LAMBDA, "cache": CACHED})
@@ -283,6 +299,7 @@ def plan() -> dict[str, Experiment]:
         *(_lexicon(teacher) for teacher in pairs),
         *_pieces("stories3m"),
         Experiment("books1k-main", "Does a small vocabulary gain more?", small),
+        *(_reach(teacher) for teacher in TEACHERS),
         *_regimes("stories3m"),
         *(_time(teacher) for teacher in pairs),
         *(_fewer(teacher) for teacher in pairs),

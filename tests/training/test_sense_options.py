@@ -208,7 +208,7 @@ def test_confidence_from_the_cache(mode: str, tmp_path: Path) -> None:
         ({"loss__anneal": {"start": 0.5, "end": 0.5}}, "`start` comes before `end`"),
         (
             {"loss__targets": "published", "loss__positions": {}, "loss__confidence": "agreement"},
-            "neither `assignment: soft` nor `confidence`",
+            "no `assignment: soft`, no `confidence` and no `pull: teacher`",
         ),
         ({"loss__push_temperature": 0.0}, "greater than 0"),
     ],

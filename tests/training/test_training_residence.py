@@ -55,9 +55,9 @@ def test_the_student_is_the_same_and_its_rows_were_asked_for_early(
 def test_the_rows_are_part_of_a_checkpoint_s_identity_wherever_they_are() -> None:
     from itertools import chain
 
-    from sensekd.training.distill import _digest
+    from sensekd.training.distill import digest
 
     resident, host = table(), on_host()
-    assert _digest(resident.row_blocks()) == _digest(host.row_blocks())
+    assert digest(resident.row_blocks()) == digest(host.row_blocks())
     resident.rows[3, 4] += 1
-    assert _digest(resident.row_blocks()) != _digest(chain(host.row_blocks()))
+    assert digest(resident.row_blocks()) != digest(chain(host.row_blocks()))

@@ -58,6 +58,10 @@ class Recipe(Section):
     def _cacheable(self) -> Recipe:
         if self.cache.mode != "off" and self.loss.targets == "published":
             raise ValueError("loss.targets: published draws neighbours anew at every step; set cache.mode to off")
+        if self.cache.mode != "off" and self.loss.pull == "teacher" and self.loss.lam > 0:
+            raise ValueError(
+                "loss.pull: teacher needs the teacher's distances, which no cache keeps; set cache.mode to off"
+            )
         if self.cache.mode != "off" and self.loss.assignment == "soft" and self.loss.lam > 0:
             raise ValueError(
                 "loss.assignment: soft weighs rows by distances, which no cache keeps; set cache.mode to off"

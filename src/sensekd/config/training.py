@@ -93,13 +93,14 @@ class LossConfig(LaterKeys):
     the model's way from scores to logits is known. `targets: published` supervises as the published code does, with
     up to `neighbours` synonyms and antonyms drawn; it belongs to `preset: published`.
 
+    `pull: teacher` ends where the student is as near to its senses as the teacher is, instead of at the senses.
     `assignment: soft` weighs the kept rows of the pull by how near the teacher's state they are; `confidence` weighs
     the positions of pull and push by the teacher's probability of the label, or takes those alone where the label is
     its likeliest token (`agreement`); `anneal` lets λ fall; `push: contrastive` has no margin but a temperature.
     """
 
     later: ClassVar[tuple[str, ...]] = (
-        "assignment", "assignment_temperature", "confidence", "anneal", "push_temperature",
+        "assignment", "assignment_temperature", "confidence", "anneal", "push_temperature", "pull",
     )  # fmt: skip
 
     alpha: NonNegative = 0.7
@@ -109,6 +110,7 @@ class LossConfig(LaterKeys):
     beta_positive: NonNegative = 1.0
     beta_negative: NonNegative = 1.0
     kappa: Positive = 5
+    pull: Literal["absolute", "teacher"] = "absolute"
     push: Literal["absolute", "relative", "contrastive"] = "absolute"
     margin: Annotated[float, Field(allow_inf_nan=False)] | None = None
     push_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
@@ -130,8 +132,11 @@ class LossConfig(LaterKeys):
     def _published(self) -> LossConfig:
         if self.targets == "published" and (self.positions == "all" or self.push != "absolute"):
             raise ValueError("targets: published needs `positions` with a fraction and a minimum, and `push: absolute`")
-        if self.targets == "published" and (self.assignment != "nearest" or self.confidence != "off"):
-            raise ValueError("targets: published knows neither `assignment: soft` nor `confidence`: leave them out")
+        changed = self.assignment != "nearest" or self.confidence != "off" or self.pull != "absolute"
+        if self.targets == "published" and changed:
+            raise ValueError(
+                "targets: published knows no `assignment: soft`, no `confidence` and no `pull: teacher`: leave them out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -68,6 +68,9 @@ def hidden_mse(teacher_ND: Tensor, student_ND: Tensor, sigma2: float, mask_N: Te
 def sense_pull(student_ND: Tensor, targets: SenseTargets, sigma2: float, weight_N: Tensor | None = None) -> LossTerm:
     """Σ pull_t: the mean over the kept rows of P_t of d², weighted where the targets were selected with weights.
 
+    Targets with `pull_reach` give max(0, d²(m_t, h^S_t) - d²(m_t, h^T_t)) instead, m_t the mean of the rows: exactly 0
+    where the student is as near to its senses as the teacher is, so that a perfect student is not pulled away.
+
     Args:
         student_ND: [N, D] student states.
         targets: what `targets.select` kept.
@@ -77,7 +80,11 @@ def sense_pull(student_ND: Tensor, targets: SenseTargets, sigma2: float, weight_
     states_PD = _at(student_ND, targets.pull_at).float()
     # One pass forward and one back, with the bits of (s - h)² and of its gradient.
     d2_P = F.mse_loss(states_PD, targets.pull_mean, reduction="none").mean(-1)
-    per_position = (d2_P + targets.pull_spread) / sigma2
+    if targets.pull_reach is None:
+        per_position = (d2_P + targets.pull_spread) / sigma2
+    else:
+        # relu, not clamp: its gradient at exactly 0 is 0.
+        per_position = F.relu(d2_P - targets.pull_reach) / sigma2
     return _term(per_position, targets.pull_at, weight_N)
 
 

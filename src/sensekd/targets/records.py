@@ -104,6 +104,7 @@ class SenseTargets:
         push_mask: [Q, κ] bool, False where N_t has fewer than κ rows.
         own_nearest: [Q, D] the own sense nearest to the teacher's state (relative and contrastive push), or None.
         kept: the row ids behind the vectors.
+        pull_reach: [P] squared distance per dimension of h^T_t to `pull_mean`, where the pull ends there, or None.
     """
 
     pull_at: Tensor
@@ -114,3 +115,4 @@ class SenseTargets:
     push_mask: Tensor
     own_nearest: Tensor | None = None
     kept: Kept | None = None
+    pull_reach: Tensor | None = None

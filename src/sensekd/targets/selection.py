@@ -6,6 +6,7 @@ Shapes: N label positions, R rows, D width, E candidate pairs (position, row), �
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -128,6 +129,7 @@ def select(
     *,
     own: bool = False,
     temperature: float | None = None,
+    reach: bool = False,
 ) -> SenseTargets:
     """Keep the min(κ, |C|) rows of P_t and of N_t that are nearest to h^T_t in L2, for all positions at once.
 
@@ -140,6 +142,7 @@ def select(
         own: also find the nearest own sense, for the relative and the contrastive push.
         temperature: weigh the kept rows of P_t by softmax(-d²(row, h^T_t) / temperature), d² in units of σ²; None gives
             each of them the same weight.
+        reach: also find how near h^T_t itself is, for a pull that ends there.
 
     Returns:
         Targets at positions with at least one row; positions without are absent, not zero.
@@ -156,4 +159,8 @@ def select(
     tokens, states = labels_N[push_at], teacher_ND[push_at]
     pushed = _keep(table.negative, tokens, states, table, kappa)
     own_ids = _keep(table.own, tokens, states, table, 1)[0][:, 0] if own else None
-    return targets_of(table, Kept(pull_at, *pulled, push_at, *pushed, own_ids, weight))
+    targets = targets_of(table, Kept(pull_at, *pulled, push_at, *pushed, own_ids, weight))
+    if not reach:
+        return targets
+    distances = F.mse_loss(teacher_ND[pull_at].float(), targets.pull_mean, reduction="none").mean(-1)
+    return replace(targets, pull_reach=distances)

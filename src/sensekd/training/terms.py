@@ -100,7 +100,10 @@ def find_targets(
         draws = batch["sense_draw"].reshape(-1)
         return select_published(table, labels, whole, teacher_ND, draws, (loss.kappa, loss.neighbours))
     temperature = loss.assignment_temperature if loss.assignment == "soft" else None
-    return select(table, labels, whole, teacher_ND, loss.kappa, own=loss.compares_own, temperature=temperature)
+    return select(
+        table, labels, whole, teacher_ND, loss.kappa,
+        own=loss.compares_own, temperature=temperature, reach=loss.pull == "teacher",
+    )  # fmt: skip
 
 
 def sense_terms(

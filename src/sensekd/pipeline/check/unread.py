@@ -16,7 +16,7 @@ _SENSES_BUILT: Final = (
 )  # fmt: skip
 
 _PUSHED: Final = ("push", "margin", "push_temperature")
-_PULLED: Final = ("kappa", "assignment", "assignment_temperature", "confidence", "anneal")
+_PULLED: Final = ("kappa", "pull", "assignment", "assignment_temperature", "confidence", "anneal")
 
 # section, keys, when they are not read, why.
 _RULES: Final[tuple[tuple[str, tuple[str, ...], Callable[[Recipe], bool], str], ...]] = (
