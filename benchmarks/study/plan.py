@@ -180,6 +180,24 @@ def _stored(teacher: str) -> Experiment:
     return Experiment(f"{teacher}-stored", "What is left of hidden-state MSE's gain in 16 stored bytes?", tree)
 
 
+def _refined(teacher: str, top: int) -> Experiment:
+    """Aim (b) as a user has it: k stored tokens, float16; the stored scores correct what is decoded."""
+    mu = 3 * MU.get(teacher, LAMBDA)
+    hidden = {"loss.lambda": 0.0, "loss.mu": mu}
+    tree = changed(base(teacher, f"{teacher}-refined{top}"), {
+        **TUNED.get(teacher, {}),
+        "cache": {"mode": "before", "top": top, "trunk": True},
+        "compare.seeds": [0, 1, 2],
+        "compare.arms": ["kd"],
+        "compare.custom": {
+            "hidden": hidden,
+            "code16": {**hidden, "cache.residual": 15},
+            "refined16": {**hidden, "cache.residual": 15, "cache.refine": True},
+        },
+    })  # fmt: skip
+    return Experiment(f"{teacher}-refined{top}", f"The same from {top} stored tokens, corrected by their scores", tree)
+
+
 def _lexicon(teacher: str) -> Experiment:
     """Aim (c): a fifth of the antonym pairs is withheld from training."""
     mu = MU.get(teacher, LAMBDA)
@@ -296,6 +314,7 @@ def plan() -> dict[str, Experiment]:
     found = [
         *(_main(teacher) for teacher in pairs),
         *(_stored(teacher) for teacher in pairs),
+        *(_refined(teacher, top) for teacher in pairs for top in (64, 256)),
         *(_lexicon(teacher) for teacher in pairs),
         *_pieces("stories3m"),
         Experiment("books1k-main", "Does a small vocabulary gain more?", small),

@@ -16,10 +16,12 @@ from training_world import WIDTH, edges, table
 
 from sensekd.config import Recipe
 from sensekd.errors import InputError
+from sensekd.losses import Head, TopTeacher
 from sensekd.senses.residence import HostRows, RowGatherer
 from sensekd.senses.store import StoredRows
 from sensekd.training.cache.feed import TeacherFeed
 from sensekd.training.cache.layout import Layout, Records
+from sensekd.training.cache.refine import Refiner
 from sensekd.training.cache.residual import ResidualCode, deal_axes, fit_residual_code
 from sensekd.training.cache.store import TeacherCache
 from sensekd.training.data import collate
@@ -238,6 +240,59 @@ def test_whose_codes_they_are(tmp_path: Path) -> None:
     assert room.request(room.recipe(cache=CODED, **HIDDEN), blocks).folder != one.folder
     with pytest.raises(InputError, match=f"have {WIDTH} dimensions"):
         room.train(steps=1, cache={**CODED, "residual": WIDTH + 1}, **HIDDEN)
+
+
+# ---- corrected by the scores
+
+
+def scored(k: int | None, bias: bool = False) -> tuple[Refiner, TopTeacher, torch.Tensor, torch.Tensor]:
+    """States [30, 11], what was decoded of them, and the scores of a head over 23 tokens at τ = 2."""
+    generator = torch.Generator().manual_seed(5)
+    states, weight = torch.randn(30, 11, generator=generator), torch.randn(23, 11, generator=generator)
+    head = Head(weight, torch.randn(23, generator=generator) if bias else None, 0.5)
+    logs = (head.logits(states) / 2).log_softmax(1)
+    decoded = states + 0.3 * torch.randn(30, 11, generator=generator)
+    if k is None:
+        return Refiner(head, 2.0), TopTeacher(logs), states, decoded
+    values, ids = logs.topk(k)
+    return Refiner(head, 2.0), TopTeacher(values, ids, torch.zeros(30)), states, decoded
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_scores_of_all_tokens_are_the_state(bias: bool) -> None:
+    refiner, top, states, decoded = scored(None, bias)
+    assert torch.allclose(refiner.refine(decoded, top), states, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_scores_of_some_tokens_correct_the_state_in_their_directions_alone(bias: bool) -> None:
+    refiner, top, states, decoded = scored(5, bias)
+    found = refiner.refine(decoded, top)
+    assert top.ids is not None
+    rows = refiner.head.weight[top.ids]
+    rows = rows - rows.mean(1, keepdim=True)
+    for state, before, after, axes in zip(states, decoded, found, rows, strict=True):
+        # In the span of the rows the state comes back but for the ridge; what is orthogonal to it is not touched.
+        span = torch.linalg.qr(axes[:-1].T.double()).Q
+        wanted = (state - before).double()
+        moved = (after - before).double()
+        assert torch.allclose(moved, span @ (span.T @ wanted), atol=0.02)
+    assert float((found - states).square().sum()) < 0.75 * float((decoded - states).square().sum())
+
+
+def test_refining_trains_as_the_state_does_where_the_scores_are_whole(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    whole = {**CODED, "top": "all", "log_probs": "float32", "residual": 1}
+    exact, _ = room.train(cache={**whole, "residual": None}, **HIDDEN)
+    coarse, _ = room.train(cache=whole, **HIDDEN)
+    refined, _ = room.train(cache={**whole, "refine": True}, **HIDDEN)
+    assert largest_difference(refined, exact) < 0.02 * largest_difference(coarse, exact)
+    bare, _ = room.train(cache={**whole, "refine": True}, bare=True, **HIDDEN)
+    assert largest_difference(bare, refined) == 0
+    with pytest.raises(ValueError, match="set `residual` too"):
+        room.recipe(cache={"mode": "before", "refine": True})
+    with pytest.raises(ValueError, match="another width"):
+        room.recipe(cache={**whole, "refine": True}, student={"layers": 2, "width": 8}, **HIDDEN)
 
 
 def test_arms_of_a_comparison_may_differ_in_their_cache(tmp_path: Path) -> None:

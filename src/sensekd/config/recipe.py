@@ -62,6 +62,11 @@ class Recipe(Section):
             raise ValueError(
                 "loss.pull: teacher needs the teacher's distances, which no cache keeps; set cache.mode to off"
             )
+        if self.cache.refine and (self.student.width is not None or self.loss.alpha == 0):
+            raise ValueError(
+                "cache.refine reads stored scores (loss.alpha above 0) with an output embedding that has to be the "
+                "teacher's: leave it out for a student of another width"
+            )
         if self.cache.mode != "off" and self.loss.assignment == "soft" and self.loss.lam > 0:
             raise ValueError(
                 "loss.assignment: soft weighs rows by distances, which no cache keeps; set cache.mode to off"

@@ -189,10 +189,11 @@ class CacheConfig(LaterKeys):
     stores ids in as few bits as they need and log-probabilities in eight; `log_probs` is their dtype otherwise. `trunk`
     stores the state that the student's own layers start from, so that nothing below them is loaded. `batch_size`:
     blocks of one forward of the teacher (default: the training's). `residual`: for every last state (mu > 0) its
-    nearest own sense, and so many bytes of code for the rest, in the place of the state.
+    nearest own sense, and so many bytes of code for the rest, in the place of the state; `refine` then corrects what
+    is decoded by the stored scores.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("residual",)
+    later: ClassVar[tuple[str, ...]] = ("residual", "refine")
 
     mode: Annotated[Literal["off", "before", "first_epoch"], BeforeValidator(yaml_word)] = "off"
     top: Literal["all"] | Positive = 64
@@ -201,6 +202,13 @@ class CacheConfig(LaterKeys):
     trunk: bool = False
     batch_size: Positive | None = None
     residual: Positive | None = None
+    refine: bool = False
+
+    @model_validator(mode="after")
+    def _refines_codes(self) -> CacheConfig:
+        if self.refine and self.residual is None:
+            raise ValueError("`refine` corrects the states that `residual` codes; set `residual` too")
+        return self
 
 
 class LexicalConfig(Section):

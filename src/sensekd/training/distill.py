@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,14 +192,17 @@ def _feed(
 ) -> TeacherFeed | None:
     """What stands in the place of the teacher's forward, or None where the teacher is run at every step."""
     from sensekd.training.cache.feed import TeacherFeed
+    from sensekd.training.cache.refine import make_refiner
     from sensekd.training.cache.store import TeacherCache
     from sensekd.training.cache.writing import complete, make_feed
 
     if cache is None or not recipe.cached:
         return None
+    refiner = make_refiner(apprentice.trunk.model, recipe.loss.tau) if recipe.cache.refine and recipe.loss.mu else None
     if teacher is None:
-        return TeacherFeed(TeacherCache.open(cache.folder, cache.made_from), blocks)
+        return TeacherFeed(TeacherCache.open(cache.folder, cache.made_from), blocks, refiner=refiner)
     feed = make_feed(teacher, apprentice.cut, apprentice.trunk, recipe, blocks, senses, cache)
+    feed = replace(feed, refiner=refiner)
     with threads(recipe.training.threads):
         return complete(feed) if recipe.cache.mode == "before" else feed
 
@@ -294,7 +297,7 @@ def distill(
     feed = _feed(teacher, apprentice, recipe, blocks, supervision, cache)
     made_from = _made_from(recipe, steps, blocks, supervision, apprentice)
     if feed is not None:
-        made_from["cache"] = feed.cache.folder.name
+        made_from["cache"] = feed.cache.folder.name + ("+refined" if feed.refiner is not None else "")
     distillation = Distillation(teacher, recipe.loss, supervision, trunk.layers, made_from, cut.vocabulary, feed)
     with threads(recipe.training.threads), explained(recipe):
         trainer, start, seconds = _train(apprentice, distillation, recipe, steps, blocks, work, progress)

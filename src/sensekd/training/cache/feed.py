@@ -22,6 +22,7 @@ from sensekd.training.data import Item, collate
 
 if TYPE_CHECKING:
     from sensekd.targets import Ragged, SenseTable
+    from sensekd.training.cache.refine import Refiner
     from sensekd.training.data import TokenBlocks
     from sensekd.training.supervision import Batch
 
@@ -56,12 +57,14 @@ class TeacherFeed:
         cache: complete, or with an observer.
         blocks: the training data.
         observer: the teacher; None where the cache is complete.
+        refiner: corrects decoded states by the stored scores, or None.
         codes: the cache's codebooks by device, as they were asked for.
     """
 
     cache: TeacherCache
     blocks: TokenBlocks
     observer: Observer | None = None
+    refiner: Refiner | None = None
     codes: dict[torch.device, ResidualCode] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -119,6 +122,8 @@ class TeacherFeed:
         if records_n.codes is not None:
             assert table is not None
             states = self._decoded(records_n, batch["labels"][:, 1:].reshape(-1), at, table)
+            if self.refiner is not None and records_n.top is not None:
+                states = self.refiner.refine(states, records_n.top)
         states = None if states is None else _dense(states, at, count)
         if states is not None:
             states = states.reshape(len(batch["labels"]), -1, states.shape[-1])

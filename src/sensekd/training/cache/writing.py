@@ -134,7 +134,7 @@ def seal(feed: TeacherFeed) -> TeacherFeed:
         feed.cache.seal()
     while not TeacherCache.is_complete(feed.cache.folder):
         time.sleep(_PATIENCE)
-    return TeacherFeed(TeacherCache.open(feed.cache.folder, feed.cache.made_from), feed.blocks)
+    return replace(feed, cache=TeacherCache.open(feed.cache.folder, feed.cache.made_from), observer=None)
 
 
 def write_cache(
