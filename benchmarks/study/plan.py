@@ -221,12 +221,10 @@ def _lexicon(teacher: str) -> Experiment:
 
 
 PIECES: Final[Mapping[str, Tree]] = {
-    "hidden-3": {"loss.lambda": 0.0, "loss.mu": 3.0},
     "own": {"loss.synonyms": False, "loss.antonyms": False},
     "own-kappa5": {"loss.synonyms": False, "loss.antonyms": False, "loss.kappa": 5},
     "synonyms": {"loss.antonyms": False},
     "antonyms": {"loss.synonyms": False},
-    "relative": {"loss.push": "relative"},
     "contrastive": {"loss.push": "contrastive"},
     "soft": {"loss.kappa": 5, "loss.assignment": "soft", "cache.mode": "off"},
     "confidence": {"loss.confidence": "probability"},
