@@ -215,6 +215,7 @@ def _lexicon(teacher: str) -> Experiment:
             "hidden+dskd": dict(senses),
             "hidden+relative": {**senses, "loss.push": "relative"},
             "hidden+contrastive": {**senses, "loss.push": "contrastive", "loss.beta_negative": 3.0},
+            "hidden+reach": {"loss.lambda": LAMBDA, "loss.mu": mu, "loss.pull": "teacher", "cache.mode": "off"},
         },
     })  # fmt: skip
     return Experiment(f"{teacher}-lexicon", "Do senses and lexicon add to hidden-state MSE in lexical tests?", tree)
