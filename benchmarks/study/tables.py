@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 from benchmarks.study.plan import RESULTS
@@ -13,17 +14,18 @@ from benchmarks.study.plan import RESULTS
 Found = Mapping[str, Any]
 
 # Metric, heading, factor, decimals.
-COLUMNS: Final = (
-    ("ce", "CE", 1, 3),
-    ("kl", "KL", 1, 3),
-    ("agreement", "agreement %", 100, 2),
-    ("antonym_discrimination", "antonyms %", 100, 2),
-    ("antonyms_trained", "antonyms trained %", 100, 2),
-    ("antonyms_withheld", "antonyms withheld %", 100, 2),
-    ("simlex", "SimLex", 1, 3),
-    ("coarse_wsd", "CoarseWSD %", 100, 2),
+CE, KL = ("ce", "CE", 1, 3), ("kl", "KL", 1, 3)
+AGREEMENT = ("agreement", "agreement %", 100, 2)
+ANTONYMS = ("antonym_discrimination", "antonyms %", 100, 2)
+LEXICAL: Final = (
+    KL,
+    ("antonyms_trained", "antonyms, trained %", 100, 2),
+    ("antonyms_withheld", "antonyms, withheld %", 100, 2),
+    ("coarsewsd20", "CoarseWSD %", 100, 2),
+    ("simlex999", "SimLex ρ", 1, 3),
 )
-_MARK: Final = re.compile(r"(<!-- table: ([\w+ ./@-]+) -->\n).*?(<!-- end -->)", re.S)
+Column = tuple[str, str, int, int]
+_MARK: Final = re.compile(r"(<!-- table: (\w+) ([\w+ .@-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -37,35 +39,63 @@ def _rows(lines: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body)) + "\n"
 
 
-def _cell(difference: Found | None, factor: float, decimals: int) -> str:
-    if difference is None:
-        return ""
-    mean, low, high = (difference[key] * factor for key in ("mean", "low", "high"))
-    text = f"{mean:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
-    return text if difference["includes_zero"] else f"**{text}**"
+def _difference(found: Found, arm: str, column: Column) -> str:
+    against = found["recipe"]["compare"].get("baseline", "kd")
+    metric, _, factor, decimals = column
+    for each in found["differences"]:
+        if (each["arm"], each["metric"], each["against"]) == (arm, metric, against):
+            mean, low, high = (each[key] * factor for key in ("mean", "low", "high"))
+            text = f"{mean:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
+            return text if each["includes_zero"] else f"**{text}**"
+    return ""
 
 
-def arms_table(found: Found, against: str = "kd") -> str:
-    """Means of every arm, and its paired difference to the baseline with a 95 % interval (bold: without zero)."""
-    metrics = [column for column in COLUMNS if any(column[0] in arm for arm in found["summary"].values())]
-    differences = {(each["arm"], each["metric"]): each for each in found["differences"] if each["against"] == against}
-    lines = [["arm", "n", *(part for _, heading, *_ in metrics for part in (heading, f"Δ to `{against}`"))]]
-    for arm, values in sorted(found["summary"].items()):
-        if arm == "teacher":
-            continue
-        line = [f"`{arm}`", str(max(value["n"] for value in values.values()))]
-        for metric, _, factor, decimals in metrics:
-            value = values.get(metric)
-            line.append("" if value is None else f"{value['mean'] * factor:.{decimals}f}")
-            line.append(_cell(differences.get((arm, metric)), factor, decimals))
-        lines.append(line)
-    return _rows(lines)
+def _mean(found: Found, arm: str, column: Column) -> str:
+    value = found["summary"][arm].get(column[0])
+    return "" if value is None else f"{value['mean'] * column[2]:.{column[3]}f}"
 
 
-def tuned_table(found: Found) -> str:
+def _seeds(found: Found, arm: str) -> str:
+    return str(max(value["n"] for value in found["summary"][arm].values()))
+
+
+def _source(*names: str) -> str:
+    minutes = sum(load(name)["cpu_seconds"] for name in names) / 60
+    return f"`python -m benchmarks.study run {' '.join(names)}` ({minutes:.0f} CPU minutes)\n\n"
+
+
+def arms_table(name: str) -> str:
+    """Means of every arm, and its paired differences to the baseline in KL and agreement."""
+    found = load(name)
+    against = found["recipe"]["compare"].get("baseline", "kd")
+    heads = [f"Δ {column[1]}" for column in (KL, AGREEMENT)]
+    lines = [[name, "seeds", "CE", "KL", "agreement %", "antonyms %", *heads]]
+    for arm in sorted(set(found["summary"]) - {"teacher"}, key=lambda arm: (arm != against, arm)):
+        means = [_mean(found, arm, column) for column in (CE, KL, AGREEMENT, ANTONYMS)]
+        changes = [_difference(found, arm, column) for column in (KL, AGREEMENT)]
+        lines.append([f"`{arm}`", _seeds(found, arm), *means, *changes])
+    return _source(name) + _rows(lines)
+
+
+def lexical_table(name: str) -> str:
+    """Lexical tests, and paired differences to the baseline."""
+    found = load(name)
+    columns = [column for column in LEXICAL if any(column[0] in values for values in found["summary"].values())]
+    against = found["recipe"]["compare"].get("baseline", "kd")
+    lines = [[name, "seeds", *(column[1] for column in columns)]]
+    for arm in sorted(found["summary"], key=lambda arm: (arm != against, arm)):
+        cells = []
+        for column in columns:
+            change = _difference(found, arm, column) if arm != "teacher" else ""
+            cells.append(_mean(found, arm, column) + (f" ({change})" if change else ""))
+        lines.append([f"`{arm}`", _seeds(found, arm), *cells])
+    return _source(name) + _rows(lines)
+
+
+def tuned_table(name: str) -> str:
     """What tuning chose for every arm."""
-    lines = [["arm", "trials", "chosen", "development KL: first trial", "best"]]
-    for arm, chosen in found["tuning"]["arms"].items():
+    lines = [[name, "trials", "chosen", "development KL: first trial", "best"]]
+    for arm, chosen in load(name)["tuning"]["arms"].items():
         trials = [trial["mean"] for trial in chosen["trials"]]
         settings = ", ".join(f"{key.split('.')[-1]} {value:.3g}" for key, value in chosen["settings"].items())
         best = min(value for value in trials if value is not None)
@@ -73,21 +103,96 @@ def tuned_table(found: Found) -> str:
     return _rows(lines)
 
 
-def _render(word: str) -> str:
-    kind, _, names = word.partition(" ")
-    known = [name for name in names.split() if (RESULTS / f"{name}.json").exists()]
-    missing = [name for name in names.split() if name not in known]
-    parts = []
-    for name in known:
+def kept_table(name: str) -> str:
+    """Which share of the gain of the best hidden-state arm over plain KD the others keep, seed by seed."""
+    found = load(name)
+    runs = {(run["arm"], run["seed"]): run["metrics"] for run in found["arms"]}
+    hidden = [arm for arm in found["summary"] if arm.startswith("hidden")]
+    lines = [[name, "bytes of target", "KL", "share of the KL gain kept", "share of the CE gain kept"]]
+    best = min(hidden, key=lambda arm: found["summary"][arm]["kl"]["mean"])
+    for arm in found["summary"]:
+        seeds = sorted(seed for known, seed in runs if known == arm)
+        if arm in {"teacher", "kd"}:
+            continue
+        shares = []
+        for metric in ("kl", "ce"):
+            gains = [
+                (runs["kd", seed][metric] - runs[arm, seed][metric])
+                / (runs["kd", seed][metric] - runs[best, seed][metric])
+                for seed in seeds
+            ]
+            shares.append(f"{100 * fmean(gains):.0f} % ({100 * min(gains):.0f} to {100 * max(gains):.0f})")
+        size = "16" if "16" in arm else "4" if "4" in arm else "768 (float32)"
+        lines.append([f"`{arm}`", size, _mean(found, arm, KL), *shares])
+    return _source(name) + _rows(lines)
+
+
+def variants_table(*names: str) -> str:
+    """One arm with senses of each of several experiments, against plain KD of the same."""
+    lines = [["variant", "arm", "seeds", "KL", "Δ KL", "Δ CE", "Δ agreement %", "Δ antonyms %"]]
+    for name in names:
         found = load(name)
-        table = tuned_table(found) if kind == "tuned" else arms_table(found)
-        title = f"`python -m benchmarks.study run {name}`, {found['cpu_seconds'] / 60:.0f} CPU minutes"
-        parts.append(f"\n{title}\n\n{table}\n")
-    parts.extend(f"\n`{name}`: not run.\n\n" for name in missing)
+        for arm in (arm for arm in found["summary"] if arm not in {"teacher", "kd", "ce", "pruned"}):
+            changes = [_difference(found, arm, column) for column in (KL, CE, AGREEMENT, ANTONYMS)]
+            lines.append([name, f"`{arm}`", _seeds(found, arm), _mean(found, arm, KL), *changes])
+    return _source(*names) + _rows(lines)
+
+
+def fewer_table(*names: str) -> str:
+    """An arm with fewer steps against plain KD with all of them: pairs of (fewer, all)."""
+    lines = [["fewer tokens", "arm", "its KL", "plain KD, all tokens", "plain KD, fewer tokens"]]
+    for few, whole in zip(names[::2], names[1::2], strict=True):
+        found, other = load(few), load(whole)
+        for arm in (arm for arm in found["summary"] if arm.startswith("dskd")):
+            means = [_mean(found, arm, KL), _mean(other, "kd", KL), _mean(found, "kd", KL)]
+            lines.append([few, f"`{arm}`", *means])
+    return _source(*names[::2]) + _rows(lines)
+
+
+def sensitivity_table(*names: str) -> str:
+    """KL on development text, one factor at a time."""
+    lines = [["factor", "value", *names]]
+    results = [load(name) for name in names]
+    factors = results[0]["factors"]
+    for factor, values in factors.items():
+        for value, arm in values.items():
+            cells = []
+            for found in results:
+                known = found["factors"].get(factor, {}).get(value)
+                cells.append("" if known not in found["summary"] else _mean(found, known, KL))
+            lines.append([factor, value, *cells])
+            del arm
+    return _source(*names) + _rows(lines)
+
+
+_KINDS: Final[Mapping[str, Callable[..., str]]] = {
+    "arms": arms_table,
+    "lexical": lexical_table,
+    "tuned": tuned_table,
+    "kept": kept_table,
+    "variants": variants_table,
+    "fewer": fewer_table,
+    "sensitivity": sensitivity_table,
+}
+_EACH: Final = {"arms", "lexical", "tuned", "kept"}
+
+
+def _render(kind: str, names: Sequence[str]) -> str:
+    groups = [[name] for name in names] if kind in _EACH else [list(names)]
+    parts = []
+    for group in groups:
+        missing = [name for name in group if not (RESULTS / f"{name}.json").exists()]
+        if missing and kind == "variants":
+            group = [name for name in group if name not in missing]
+        text = f"Not run: {', '.join(f'`{name}`' for name in missing)}.\n" if missing else ""
+        if group and (not missing or kind == "variants"):
+            text = _KINDS[kind](*group) + ("\n" + text if text else "")
+        parts.append("\n" + text + "\n")
     return "".join(parts)
 
 
 def write_tables(page: Path) -> None:
     """Write every marked table of a page anew."""
     text = page.read_text(encoding="utf-8")
-    page.write_text(_MARK.sub(lambda match: match[1] + _render(match[2]) + match[3], text), encoding="utf-8")
+    text = _MARK.sub(lambda match: match[1] + _render(match[2], match[3].split()) + match[4], text)
+    page.write_text(text, encoding="utf-8")
