@@ -10,7 +10,8 @@ from typing import Final
 
 # A fence, the line before it (which may say that the block is not run), and what stands in it.
 _FENCE: Final = re.compile(
-    r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$",
+    r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?"
+    r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 _MARK: Final = "#### line "

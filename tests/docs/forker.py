@@ -46,7 +46,7 @@ def child(order: dict[str, Any], streams: list[int]) -> int:
     """Take the order's place in the world, run it, and give the exit code."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: PTH123, SIM115
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     os.environ.clear()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import click
 import pytest
 import typer
 import yaml
@@ -24,7 +23,7 @@ from sensekd.config import Recipe, recipe_from_tree
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")])
-WALK: Final = ("tutorial",)
+WALK: Final = ("tutorial", "howto-corpus", "howto-language", "howto-loss", "howto-cluster")
 
 # What the short form changes: less of everything, and a teacher that has learned nothing.
 SHORTER: Final = {
@@ -55,7 +54,11 @@ def forker(folder: Path) -> Iterator[dict[str, str]]:
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n"
-        yield {**os.environ, "PYTHONPATH": path, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
+        yield {
+            **os.environ,
+            "PYTHONPATH": path,
+            "PATH": os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        }
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # With it the command that an interrupted test leaves.
         process.wait(30)
@@ -120,11 +123,11 @@ def commands_of(page: Path) -> list[list[str]]:
 
 def unknown(words: list[str]) -> str | None:
     """What of a command line the program does not know, if anything."""
-    command: click.Command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     options = {option for each in command.params for option in each.opts}
     for word in words:
         word = word.strip("[]")
-        if isinstance(command, click.Group) and re.fullmatch(r"[a-z]+", word):
+        if hasattr(command, "commands") and re.fullmatch(r"[a-z]+", word):
             known = command.commands.get(word)
             if known is None:
                 return word
