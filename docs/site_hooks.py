@@ -45,7 +45,7 @@ def api_pages() -> dict[str, str]:
     rooms = [room for room in ROOMS if (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file()]
     rows = [f"| [{room}]({room}.md) | {first_sentence(f'sensekd.{room}')} |" for room in rooms]
     head = (
-        "# Python API\n\nMade from the docstrings. Data flows from the top of this table to its end; an import may only "
+        "# Python API\n\nMade from docstrings. Data flows from the top of this table to its end; an import may only "
         "point back up.\n"
     )
     pages = {"api/index.md": "\n".join([head, "| room | |", "|---|---|", *rows]) + "\n"}
