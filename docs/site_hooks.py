@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "src" / "sensekd"
-# The rooms in the order of the data's flow, as docs/architecture.md has them; tests/test_layering.py holds it, too.
+# The rooms in the order of the data's flow; one that is missing here comes last.
 ROOMS: Final = (
     "errors", "provenance", "artefacts", "presets", "config", "corpus", "lexicon", "linking", "senses", "targets",
     "published", "losses", "training", "evaluation", "report", "demo", "pipeline", "cli",
@@ -42,7 +42,8 @@ def first_sentence(module: str) -> str:
 
 def api_pages() -> dict[str, str]:
     """A page for each room with every public function and class of it, and one that lists the rooms."""
-    rooms = [room for room in ROOMS if (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file()]
+    found = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    rooms = [*ROOMS, *sorted(name for name in found - {*ROOMS} if not name.startswith("_"))]
     rows = [f"| [{room}]({room}.md) | {first_sentence(f'sensekd.{room}')} |" for room in rooms]
     head = (
         "# Python API\n\nMade from docstrings. Data flows from the top of this table to its end; an import may only "
