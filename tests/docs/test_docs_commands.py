@@ -148,6 +148,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 
 def test_an_unknown_command_or_option_is_noticed() -> None:
+    named = {words[0] for page in PAGES for words in commands_of(page)}
+    assert {"demo", "run", "compare", "check", "senses", "lexicon"} <= named
     assert unknown(["senses", "build", "RECIPE", "--shard", "1/2"]) is None
     assert unknown(["senses", "bild", "RECIPE"]) == "bild"
     assert unknown(["check", "RECIPE", "--rates", "3"]) == "--rates"
