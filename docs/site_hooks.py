@@ -52,7 +52,7 @@ def api_pages() -> dict[str, str]:
     pages = {"api/index.md": "\n".join([head, "| room | |", "|---|---|", *rows]) + "\n"}
     for room in rooms:
         parts = [f"::: {module}\n" for module in modules(room)]
-        pages[f"api/{room}.md"] = "\n".join([f"# sensekd.{room}\n", *parts])
+        pages[f"api/{room}.md"] = "\n".join([f"# {room}\n", *parts])
     return pages
 
 
