@@ -38,6 +38,7 @@ SHORTER: Final = {
         "steps: 300": "steps: 4",
         "seeds: [0, 1]": "seeds: [0]",
     },
+    "howto-corpus": {"[1500:1800]": "[300:400]"},
     # The one trains a German teacher, the other starts two processes that load every library.
     "howto-language": {"sensekd demo --language de": ": sensekd demo --language de"},
     "howto-cluster": {"torchrun --nproc-per-node 2": ": torchrun --nproc-per-node 2"},
