@@ -25,17 +25,26 @@ DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")])
 WALK: Final = ("tutorial", "howto-corpus", "howto-language", "howto-loss", "howto-cluster")
 
+# The demo without its comparison, which tests/pipeline/test_demo.py makes in small.
+WORLD: Final = """
+from pathlib import Path
+from sensekd.cli.console import Lines
+from sensekd.pipeline.demo import TeacherSettings, WorldSettings, build_demo_teacher, build_demo_world
+from sensekd.pipeline.stages import Stages
+
+stages = Stages(Path("runs/demo"), Lines())
+world = build_demo_world(stages, WorldSettings(seed=0, documents=600, heldout=60))
+build_demo_teacher(stages, world, TeacherSettings(seed=0, steps=8))
+"""
 # What the short form changes: less of everything, and a teacher that has learned nothing.
 SHORTER: Final = {
     "tutorial": {
-        "--set 'compare.seeds=[0]'": (
-            "--set 'compare.seeds=[0]' --set world.documents=600 --set world.heldout=60 --set demo_teacher.steps=8"
-            " --set senses.assignment=next --set senses.corpus=null --set training.steps=2 --set compare.workers=1"
-        ),
+        "sensekd demo --set 'compare.arms=[kd,dskd]' --set 'compare.seeds=[0]'": f"python - <<'END'\n{WORLD}END",
         "texts[:1500]": "texts[:150]",
         "texts[-200:]": "texts[-40:]",
         "  window: 96 ": "  assignment: next\n  window: 96 ",
         "steps: 300": "steps: 4",
+        "arms: [pruned, kd, dskd]": "arms: [kd, dskd]",
         "seeds: [0, 1]": "seeds: [0]",
     },
     "howto-corpus": {"[1500:1800]": "[300:400]"},
