@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test test-long check bench docs
+.PHONY: install demo test test-long check bench docs site
 
 install: $(INSTALLED)
 
@@ -37,3 +37,8 @@ bench: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m typer sensekd.cli.main utils docs --name sensekd --title "Command line" --output docs/cli.md
+	$(BIN)/python docs/recipe_keys.py > docs/reference-recipe.md
+
+# Into site/, to be opened from the disk; a warning is an error.
+site: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
