@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sample_results
 from tiny_run import write_inputs
 
 NURSERY = Path(__file__).with_name("nursery.py")
@@ -75,6 +76,16 @@ def write_world(folder: Path) -> dict[str, Any]:
     tree["evaluation"]["gold_senses"] = str(folder / "gold.jsonl")
     tree["compare"] = {"arms": ["pruned"], "baseline": "pruned", "seeds": [0], "workers": 1}
     return tree
+
+
+def write_results(folder: Path) -> None:
+    """A finished run, as far as the page needs one."""
+    results, histories = sample_results.results(), sample_results.histories(steps=60)
+    (folder / "records").mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(results))
+    for entry in results["arms"]:
+        name = f"{entry['arm']}-{entry['seed']}"
+        (folder / "records" / f"{name}.json").write_text(json.dumps({"history": histories.get(name, [])}))
 
 
 def _timeless(value: Any) -> Any:

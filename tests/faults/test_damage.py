@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Nursery, content, rests, write_world
-from test_kills import write_results
+from commands import Nursery, content, rests, write_results, write_world
 from tiny_run import write_recipe
 
 from sensekd.artefacts import MANIFEST

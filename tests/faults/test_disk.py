@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Ended, Nursery, content, rests, write_world
-from test_kills import STAGES, done_in, reused_in, write_results
+from commands import Ended, Nursery, content, rests, write_results, write_world
+from killing import STAGES, done_in, reused_in
 from tiny_run import WORDS, write_corpus, write_recipe
 
 from sensekd.errors import SenseKDError, system_failure
