@@ -17,6 +17,7 @@ the same after the mean state of all words of the set is taken off, since states
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ NAMES: Final = ("coarsewsd20", "simlex999")
 _SPLITS: Final = ("train", "test")
 _PARTS: Final = ("train.data.txt", "train.gold.txt", "test.data.txt", "test.gold.txt")
 _SIMLEX: Final = "SimLex-999.txt"
+# Of a token's index; no sentence is longer, and Python refuses to read numbers of thousands of digits.
+_DIGITS: Final = 9
 _COLUMNS: Final = ("word1", "word2", "SimLex999")
 
 
@@ -64,15 +67,18 @@ class Pair:
 def _sentence(line: str, sense: str, where: str) -> Sentence:
     number, tab, text = line.partition("\t")
     tokens = text.split(" ")
-    if not tab or not number.strip().isdecimal() or int(number) >= len(tokens):
+    if not tab or not number.strip().isdecimal() or len(number) > _DIGITS or int(number) >= len(tokens):
         raise InputError(f"{where}: {line[:60]!r}", "token index, tab, a sentence with that token", "correct the line")
     return Sentence(text, sum(len(token) + 1 for token in tokens[: int(number)]), sense)
 
 
 def _split(folder: Path, split: str, limit: int | None) -> list[Sentence]:
     data, gold = folder / f"{split}.data.txt", folder / f"{split}.gold.txt"
-    lines = [line for line in data.read_text(encoding="utf-8").split("\n") if line.strip()]
-    senses = gold.read_text(encoding="utf-8").split()
+    try:
+        lines = [line for line in data.read_text(encoding="utf-8").split("\n") if line.strip()]
+        senses = gold.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{data} or {gold.name} is not UTF-8: {error}", "text in UTF-8", "check the files") from error
     if len(lines) != len(senses) or not lines:
         raise InputError(f"{data}: {len(lines)} sentences, {len(senses)} senses", "one each", "check the files")
     columns = enumerate(zip(lines, senses, strict=True), start=1)
@@ -91,17 +97,25 @@ def _word_of(text: str | None) -> str:
     return text
 
 
+def _rating(text: str) -> float:
+    if not math.isfinite(rating := float(text)):
+        raise ValueError(f"the rating {text!r}")
+    return rating
+
+
 def read_pairs(path: Path, limit: int | None = None) -> list[Pair]:
     """SimLex-999's own file: tab-separated, with a header.
 
     Raises:
-        InputError: columns are missing, or a rating is no number.
+        InputError: not UTF-8, columns are missing, or a rating is no number.
     """
-    with path.open(encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
     try:
-        pairs = [Pair(_word_of(row[_COLUMNS[0]]), _word_of(row[_COLUMNS[1]]), float(row[_COLUMNS[2]])) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
+        with path.open(encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE))
+        pairs = [
+            Pair(_word_of(row[_COLUMNS[0]]), _word_of(row[_COLUMNS[1]]), _rating(row[_COLUMNS[2]])) for row in rows
+        ]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(
             f"{path}: {error!r}", f"the columns {', '.join(_COLUMNS)}", "take the original file"
         ) from error
