@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from commands import Nursery, content, rests, write_results, write_world
+from commands import Nursery, content, rests, timeless, write_results, write_world
 from killing import STAGES, Killer, copy_of, reused_in
 from tiny_run import write_recipe
 
-from sensekd.pipeline.stages import content_id
 from tally import Tally
 
 
@@ -95,23 +93,6 @@ def test_two_kills_of_a_report(home: Nursery, tmp_path: Path, told: Tally) -> No
 @pytest.mark.long
 def test_ten_kills_of_a_report(home: Nursery, tmp_path: Path, told: Tally) -> None:
     kill_report(home, tmp_path, 10, 6, told)
-
-
-def timeless(run: Path) -> dict[str, Any]:
-    """The run's content without what names a time: records hold seconds, so their digests in stamps do so too.
-
-    That every stamp tells the truth of what stands beside it is looked at before.
-    """
-    tree = content(run)
-    for name in [name for name in tree if name.startswith("records/")]:
-        tree[name].pop("resumed_from", None)
-        tree[name].get("student", {}).pop("seconds", None)
-    for name in [name for name in tree if name.startswith("stages/")]:
-        outputs = tree[name]["outputs"]
-        assert outputs == {path: content_id(run / path) for path in outputs}, name
-        tree[name]["outputs"] = {path: "" if path.startswith("records/") else outputs[path] for path in outputs}
-    tree["stages/explorer.json"].pop("key")  # Made of the stamps of the students.
-    return tree
 
 
 @pytest.mark.long
