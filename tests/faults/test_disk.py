@@ -123,6 +123,13 @@ def test_words_of_libraries_in_other_languages_are_understood() -> None:
         assert isinstance(failure, SenseKDError)
         assert "make room" in str(failure)
         assert failure.exit_code == 1
+    limited = RustError("Error while serializing: I/O error: File too large (os error 27)")
+    failure = system_failure(limited)
+    assert failure is not None
+    assert "mend that" in str(failure)
+    handled = KeyError("a defect of ours")
+    handled.__context__ = limited
+    assert system_failure(handled) is None
     assert system_failure(ValueError("a defect of ours")) is None
     defect = KeyError("a defect of ours")
     defect.__context__ = FileNotFoundError("this one was handled")
