@@ -204,12 +204,12 @@ def test_a_damaged_lock_file_is_nobody_s(tmp_path: Path, content: str) -> None:
 
 
 def test_a_worker_ends_with_its_run(tmp_path: Path) -> None:
-    """The run is killed while its worker waits; nothing closes the worker's input."""
+    """The run is killed while its worker is in a library that lets no other thread run, as at its imports."""
     script = (
         "import subprocess, sys, time, os\n"
         "worker = subprocess.Popen([sys.executable, '-c',\n"
-        "    'import sys, time; from sensekd.pipeline.worker import _end_with; _end_with(int(sys.argv[1]));'\n"
-        "    'print(0, flush=True); time.sleep(60)',\n"
+        "    'import sys, time; from sensekd.pipeline.tether import end_with; end_with(int(sys.argv[1]));'\n"
+        "    'print(0, flush=True); sum(range(10**10))',\n"
         "    str(os.getpid())], start_new_session=True, stdout=subprocess.PIPE)\n"
         "worker.stdout.readline()\n"
         "print(worker.pid, flush=True)\n"
