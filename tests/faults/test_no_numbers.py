@@ -50,7 +50,7 @@ def test_a_teacher_that_fails_on_the_held_out_text(home: Nursery, tmp_path: Path
     poison(tmp_path / "teacher", WORDS[-1])
     run, recipe = tmp_path / "run", str(write_recipe(tmp_path, world))
     ended = home.run("run", recipe, "--set", "training.steps=2")
-    one_error(ended, 1, "ce, kl of the teacher not finite on held-out text")
+    one_error(ended, 1, "ce of the teacher not finite on held-out text")
     assert not list((run / "records").glob("teacher-0.json"))
     assert not (run / "results.json").exists()
     assert rests(run) == []

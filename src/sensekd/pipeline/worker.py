@@ -67,6 +67,9 @@ def serve(output: Path, parent: int) -> None:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:  # The runner reports it; a traceback in the middle of its progress would not be read.
         send(error=describe(error))
+    finally:
+        # Being told to end while libraries are already ending would show as a traceback of theirs.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 if __name__ == "__main__":
