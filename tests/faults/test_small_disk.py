@@ -107,7 +107,9 @@ def test_a_system_that_lets_no_file_grow(home: Nursery, tmp_path: Path, told: Ta
     for limit in (6_000, 100_000):
         ended = home.run(*command, limit=limit)
         told.add("faults", "disks that fill or fail")
-        one_error(ended, 1, "File too large", "start the same command again")
+        one_error(ended, 1, "start the same command again")
+        # numpy says how much of an array it could not write, and not why.
+        assert "File too large" in ended.said or "requested and" in ended.said
         assert written <= reused_in(ended.said)
         written |= done_in(ended.said)
     assert written
