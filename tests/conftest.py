@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tally import Tally, summary
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # Tests run side by side; models here are too small for more.
@@ -35,22 +37,16 @@ def _threads_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def told(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+def told(record_property: Callable[[str, object], None]) -> Tally:
     """Says in the summary of the whole run how many cases a test went through."""
-    return lambda text: record_property("cases", text)
+    return Tally(record_property)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    lines = [
-        f"{report.nodeid.partition('::')[2]}: {text}"
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        for name, text in getattr(report, "user_properties", ())
-        if name == "cases" and report.when == "call"
-    ]
+    lines = summary(report for reports in terminalreporter.stats.values() for report in reports)
     if lines:
         terminalreporter.section("cases")
-        for line in sorted(lines):
+        for line in lines:
             terminalreporter.line(line)
 
 

@@ -51,6 +51,14 @@ def _unreadable(config: CorpusConfig, error: Exception) -> InputError:
     )
 
 
+def _is_damage(config: CorpusConfig, error: Exception) -> bool:
+    """Whether the file is to blame. Of a damaged Parquet file pyarrow raises nearly anything, an `OSError` that the
+    system knows nothing of among it; what the system or the network refuses is no damage."""
+    if isinstance(error, OSError):
+        return config.format != "hub" and error.errno is None
+    return isinstance(error, ValueError) or (config.format != "hub" and not isinstance(error, MemoryError))
+
+
 def _rows(dataset: Iterable[dict[str, Any]], config: CorpusConfig) -> Iterator[dict[str, Any]]:
     rows = iter(dataset)
     while True:
@@ -58,8 +66,10 @@ def _rows(dataset: Iterable[dict[str, Any]], config: CorpusConfig) -> Iterator[d
             row = next(rows)
         except StopIteration:
             return
-        except ValueError as error:
-            raise _unreadable(config, error) from error
+        except Exception as error:
+            if _is_damage(config, error):
+                raise _unreadable(config, error) from error
+            raise
         yield row
 
 

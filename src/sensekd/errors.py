@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
 from typing import Final
 
@@ -11,6 +12,8 @@ EXIT_INPUT: Final = 2
 EXIT_INTERRUPTED: Final = 130
 # How Python, Rust and C++ say that a disk is full; numpy says how many elements it could not write.
 _FULL: Final = ("No space left", "os error 28", "Disk quota exceeded", "requested and ")
+# How Rust says that the system refused anything else, such as a file that is too large for it.
+_RUST: Final = re.compile(r"\(os error \d+\)")
 
 
 class SenseKDError(Exception):
@@ -59,7 +62,7 @@ def system_failure(error: BaseException) -> SenseKDError | None:
     while seen is not None:
         full = any(words in str(seen) for words in _FULL)
         # What was being handled when a defect of ours showed does not make it the system's.
-        if full or (raised and isinstance(seen, OSError)):
+        if full or (raised and (isinstance(seen, OSError) or _RUST.search(str(seen)))):
             said = (str(seen).splitlines() or [type(seen).__name__])[0]
             do = "make room" if full else "mend that"
             return SenseKDError(f"{said}\n  do:       {do} and start the same command again; what was finished is kept")

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sample_results
 from tiny_run import write_inputs
 
+from sensekd.pipeline.stages import content_id
+
+# What differs between equal runs.
+DATED = {"seconds", "times", "memory", "tokens_per_second"}
 NURSERY = Path(__file__).with_name("nursery.py")
 
 
@@ -77,9 +82,19 @@ def write_world(folder: Path) -> dict[str, Any]:
     return tree
 
 
+def write_results(folder: Path) -> None:
+    """A finished run, as far as the page needs one."""
+    results, histories = sample_results.results(), sample_results.histories(steps=60)
+    (folder / "records").mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(results))
+    for entry in results["arms"]:
+        name = f"{entry['arm']}-{entry['seed']}"
+        (folder / "records" / f"{name}.json").write_text(json.dumps({"history": histories.get(name, [])}))
+
+
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(item) for key, item in value.items() if key not in {"seconds", "times", "memory"}}
+        return {key: _timeless(item) for key, item in value.items() if key not in DATED}
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
@@ -97,6 +112,23 @@ def content(folder: Path) -> dict[str, Any]:
         else:
             found[name] = path.read_bytes()
     return found
+
+
+def timeless(run: Path) -> dict[str, Any]:
+    """The run's content without what names a time: records hold seconds, so their digests in stamps do so too.
+
+    That every stamp tells the truth of what stands beside it is looked at first.
+    """
+    dated = ("records/", "distilled/")
+    tree = content(run)
+    for name in [name for name in tree if name.startswith(dated)]:
+        tree[name].pop("resumed_from", None)
+    for name in [name for name in tree if name.startswith("stages/")]:
+        outputs = tree[name]["outputs"]
+        assert outputs == {path: content_id(run / path) for path in outputs}, name
+        tree[name]["outputs"] = {path: "" if path.startswith(dated) else outputs[path] for path in outputs}
+    tree.get("stages/explorer.json", {}).pop("key", None)  # Made of the stamps of the students.
+    return tree
 
 
 def rests(folder: Path) -> list[str]:

@@ -5,14 +5,17 @@ It reads one JSON object a line, {"arguments", "said", "begin", "event" or "dela
 for every line from that one on [text, file operations so far, seconds so far]. A child is killed with SIGKILL at file
 operation `event` after `begin`, or `delay` seconds after it. `fail` (["ENOSPC", n]) lets every file operation that
 writes below the folder `within`, from number n on, fail instead. `append` ([n, path, text]) writes the text to a file
-at operation n, as somebody else would. `environment` holds variables to set.
+at operation n, as somebody else would. `environment` holds variables to set, `limit` the most bytes of a file that the
+system lets the command write, `space` the number of a process in whose namespaces (of users and mounts) it runs.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -24,6 +27,15 @@ _WATCHED = {
     "tempfile.mkdtemp", "os.utime",
 }  # fmt: skip
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def enter(process: int) -> None:
+    """Join the namespaces of another process: what is mounted there is mounted here."""
+    library = ctypes.CDLL(None, use_errno=True)
+    for kind in ("user", "mnt"):
+        with Path(f"/proc/{process}/ns/{kind}").open("rb") as handle:
+            if library.setns(handle.fileno(), 0):
+                raise OSError(ctypes.get_errno(), f"setns {kind}")
 
 
 class Moment:
@@ -73,6 +85,10 @@ def run(order: dict[str, Any], channel: int) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     os.environ.update(order.get("environment", {}))
+    if "limit" in order:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit"], order["limit"]))
+    if "space" in order:
+        enter(order["space"])
     moment = Moment(order, channel)
     from sensekd.cli import console
     from sensekd.cli.main import app

@@ -17,6 +17,8 @@ from typing import Any
 
 from tiny_run import write_inputs, write_recipe
 
+from tally import Tally
+
 STEPS = 40
 _PATIENCE = 240.0
 
@@ -114,7 +116,7 @@ def wait_for_step(output: Path, step: int, process: subprocess.Popen[str]) -> No
 
 
 def kill_at_random(
-    world: World, output: Path, processes: int, seed: int, kill: Callable[[subprocess.Popen[str]], None]
+    world: World, output: Path, processes: int, seed: int, kill: Callable[[subprocess.Popen[str]], None], told: Tally
 ) -> subprocess.Popen[str]:
     """Start a training and call `kill` at a moment that follows from the seed."""
     generator = random.Random(seed)
@@ -122,7 +124,9 @@ def kill_at_random(
     wait_for_step(output, generator.randint(1, STEPS // 4), process)
     time.sleep(generator.uniform(0, 0.08))
     kill(process)
+    told.add("faults", "kills")
     assert not weights(output).exists(), "the training had ended before the kill"
+    told.add("faults", "kills that met a command alive")
     return process
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Nursery, content, rests, write_world
-from test_kills import write_results
+from commands import Nursery, content, rests, write_results, write_world
 from tiny_run import write_recipe
 
 from sensekd.artefacts import MANIFEST
@@ -24,6 +23,7 @@ from sensekd.pipeline.results import read_results
 from sensekd.pipeline.single import open_run
 from sensekd.senses.dictionary import SenseDictionary
 from sensekd.senses.sample import StateSample
+from tally import Tally
 
 READERS: dict[str, Callable[[Path], object]] = {
     "tokens-train": TokenDocuments.open,
@@ -61,13 +61,14 @@ def damaged(path: Path, generator: random.Random) -> Iterator[str]:
         path.write_bytes(whole)
 
 
-def read_damaged(run: Path, cases: int, seed: int) -> str:
+def read_damaged(run: Path, cases: int, seed: int, told: Tally) -> None:
     generator = random.Random(seed)
     refused = 0
     for name, reader in READERS.items():
         files = sorted(path for path in (run / name).iterdir() if path.is_file())
         for _ in range(cases):
             with damaged(generator.choice(files), generator) as what:
+                told.add("faults", "damaged files read")
                 try:
                     reader(run / name)
                 except InputError:
@@ -76,16 +77,16 @@ def read_damaged(run: Path, cases: int, seed: int) -> str:
                     raise AssertionError(f"{name}/{what}") from error
         reader(run / name)
     assert refused > cases * len(READERS) / 2
-    return f"{cases * len(READERS)} damaged files read, {refused} refused, the rest read without their checksums"
+    told(f"{cases * len(READERS)} damaged files read, {refused} refused, the rest read without their checksums")
 
 
-def test_readers_refuse_what_is_damaged(finished: tuple[Path, str], told: Callable[[str], None]) -> None:
-    told(read_damaged(finished[0], 60, 1))
+def test_readers_refuse_what_is_damaged(finished: tuple[Path, str], told: Tally) -> None:
+    read_damaged(finished[0], 60, 1, told)
 
 
 @pytest.mark.long
-def test_readers_refuse_what_is_damaged_at_length(finished: tuple[Path, str], told: Callable[[str], None]) -> None:
-    told(read_damaged(finished[0], 10_000, 2))
+def test_readers_refuse_what_is_damaged_at_length(finished: tuple[Path, str], told: Tally) -> None:
+    read_damaged(finished[0], 4_000, 2, told)
 
 
 @pytest.mark.parametrize("name", list(READERS))
@@ -108,7 +109,7 @@ def test_no_flipped_bit_of_a_manifest_goes_unseen(finished: tuple[Path, str], na
         path.write_bytes(whole)
 
 
-def rebuild_damaged(home: Nursery, finished: tuple[Path, str], cases: int, seed: int) -> str:
+def rebuild_damaged(home: Nursery, finished: tuple[Path, str], cases: int, seed: int, told: Tally) -> None:
     """Damage several files at once, run again, and find the bytes of the run that was left alone."""
     run, recipe = finished
     whole = content(run)
@@ -132,20 +133,17 @@ def rebuild_damaged(home: Nursery, finished: tuple[Path, str], cases: int, seed:
         ended = home.run("distill", recipe, "--arm", "pruned")
         assert "sample: done" in ended.said, what
         assert content(run) == whole
-    return f"{count + 1} damaged files of a run in {cases} runs made again"
+    told.add("faults", "damaged files made again", count + 1)
+    told(f"{count + 1} damaged files of a run in {cases} runs made again")
 
 
-def test_a_run_makes_again_what_is_damaged(
-    home: Nursery, finished: tuple[Path, str], told: Callable[[str], None]
-) -> None:
-    told(rebuild_damaged(home, finished, 3, 5))
+def test_a_run_makes_again_what_is_damaged(home: Nursery, finished: tuple[Path, str], told: Tally) -> None:
+    rebuild_damaged(home, finished, 3, 5, told)
 
 
 @pytest.mark.long
-def test_a_run_makes_again_what_is_damaged_at_length(
-    home: Nursery, finished: tuple[Path, str], told: Callable[[str], None]
-) -> None:
-    told(rebuild_damaged(home, finished, 40, 6))
+def test_a_run_makes_again_what_is_damaged_at_length(home: Nursery, finished: tuple[Path, str], told: Tally) -> None:
+    rebuild_damaged(home, finished, 20, 6, told)
 
 
 def test_commands_that_read_say_what_is_wrong(home: Nursery, finished: tuple[Path, str], tmp_path: Path) -> None:

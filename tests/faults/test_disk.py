@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Ended, Nursery, content, rests, write_world
-from test_kills import STAGES, done_in, reused_in, write_results
+from commands import Ended, Nursery, content, rests, write_results, write_world
+from killing import STAGES, done_in, reused_in
 from tiny_run import WORDS, write_corpus, write_recipe
 
 from sensekd.errors import SenseKDError, system_failure
+from tally import Tally
 
 
 def one_error(ended: Ended, code: int, *words: str) -> None:
@@ -23,7 +23,7 @@ def one_error(ended: Ended, code: int, *words: str) -> None:
         assert word in ended.said
 
 
-def fill_disk(home: Nursery, folder: Path, cases: int, seed: int, kinds: tuple[str, ...]) -> str:
+def fill_disk(home: Nursery, folder: Path, cases: int, seed: int, kinds: tuple[str, ...], told: Tally) -> None:
     recipe = str(write_recipe(folder, write_world(folder)))
     run, whole, command = folder / "run", folder / "whole", ("distill", recipe, "--arm", "pruned")
     first = home.run(*command, begin=f"{STAGES[0]}: started")
@@ -36,6 +36,7 @@ def fill_disk(home: Nursery, folder: Path, cases: int, seed: int, kinds: tuple[s
             kind = generator.choice(kinds)
             order = {"fail": [kind, 1 + generator.randrange(operations)], "within": str(run)}
             ended = home.run(*command, begin=f"{stage}: started", **order)
+            told.add("faults", "disks that fill or fail")
             if ended.code:
                 failed += 1
                 said = {"ENOSPC": "No space left", "EDQUOT": "quota", "EROFS": "Read-only", "EIO": "Input/output"}[kind]
@@ -49,16 +50,16 @@ def fill_disk(home: Nursery, folder: Path, cases: int, seed: int, kinds: tuple[s
     assert content(run) == content(whole)
     assert rests(run) == []
     assert failed >= len(STAGES) * cases / 2
-    return f"{len(STAGES) * cases} runs onto a disk that fills, {failed} met it"
+    told(f"{len(STAGES) * cases} runs onto a disk that fills, {failed} met it")
 
 
-def test_a_full_disk_in_every_stage(home: Nursery, tmp_path: Path, told: Callable[[str], None]) -> None:
-    told(fill_disk(home, tmp_path, 1, 1, ("ENOSPC",)))
+def test_a_full_disk_in_every_stage(home: Nursery, tmp_path: Path, told: Tally) -> None:
+    fill_disk(home, tmp_path, 1, 1, ("ENOSPC",), told)
 
 
 @pytest.mark.long
-def test_a_full_disk_in_every_stage_at_length(home: Nursery, tmp_path: Path, told: Callable[[str], None]) -> None:
-    told(fill_disk(home, tmp_path, 8, 2, ("ENOSPC", "EDQUOT", "EROFS", "EIO")))
+def test_a_full_disk_in_every_stage_at_length(home: Nursery, tmp_path: Path, told: Tally) -> None:
+    fill_disk(home, tmp_path, 6, 2, ("ENOSPC", "EDQUOT", "EROFS", "EIO"), told)
 
 
 def test_a_full_disk_keeps_the_page_that_was_there(home: Nursery, tmp_path: Path) -> None:
@@ -122,6 +123,13 @@ def test_words_of_libraries_in_other_languages_are_understood() -> None:
         assert isinstance(failure, SenseKDError)
         assert "make room" in str(failure)
         assert failure.exit_code == 1
+    limited = RustError("Error while serializing: I/O error: File too large (os error 27)")
+    failure = system_failure(limited)
+    assert failure is not None
+    assert "mend that" in str(failure)
+    handled = KeyError("a defect of ours")
+    handled.__context__ = limited
+    assert system_failure(handled) is None
     assert system_failure(ValueError("a defect of ours")) is None
     defect = KeyError("a defect of ours")
     defect.__context__ = FileNotFoundError("this one was handled")

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import Nursery, write_world
-from test_kills import write_results
+from commands import Nursery, write_results, write_world
 from tiny_run import write_recipe, write_teacher
 
 import sensekd

@@ -34,8 +34,8 @@ with run_lock(Path(sys.argv[1])):
 """
 
 
-def holding(folder: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+def holding(folder: Path, script: str = HOLD) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -110,6 +110,35 @@ def test_a_process_that_inherits_the_lock_keeps_it(tmp_path: Path, monkeypatch: 
         child.wait()
 
 
+ORPHAN = """
+import subprocess, sys, time
+from pathlib import Path
+from sensekd.pipeline.lock import held, run_lock
+with run_lock(Path(sys.argv[1])):
+    subprocess.Popen(["sleep", "2"], pass_fds=held(), stdout=subprocess.DEVNULL)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("patience", [0.3, 30.0])
+def test_workers_of_a_killed_run_are_waited_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    monkeypatch.setattr(lock, "_GRACE", 0.1)
+    monkeypatch.setattr(lock, "_ORPHANS", patience)
+    process = holding(tmp_path, ORPHAN)
+    ended(process)
+    if patience > 2:
+        with run_lock(tmp_path):
+            found = Holder.read(tmp_path / LOCK)
+            assert found is not None
+            assert found.pid == os.getpid()
+    else:
+        with pytest.raises(InputError, match=f"process {process.pid} on"), run_lock(tmp_path):
+            pass
+
+
 def no_flock(*_: Any) -> None:
     raise OSError(errno.ENOLCK, "No locks available")
 
@@ -175,12 +204,12 @@ def test_a_damaged_lock_file_is_nobody_s(tmp_path: Path, content: str) -> None:
 
 
 def test_a_worker_ends_with_its_run(tmp_path: Path) -> None:
-    """The run is killed while its worker waits; nothing closes the worker's input."""
+    """The run is killed while its worker is in a library that lets no other thread run, as at its imports."""
     script = (
         "import subprocess, sys, time, os\n"
         "worker = subprocess.Popen([sys.executable, '-c',\n"
-        "    'import sys, time; from sensekd.pipeline.worker import _end_with; _end_with(int(sys.argv[1]));'\n"
-        "    'print(0, flush=True); time.sleep(60)',\n"
+        "    'import sys, time; from sensekd.pipeline.tether import end_with; end_with(int(sys.argv[1]));'\n"
+        "    'print(0, flush=True); sum(range(10**10))',\n"
         "    str(os.getpid())], start_new_session=True, stdout=subprocess.PIPE)\n"
         "worker.stdout.readline()\n"
         "print(worker.pid, flush=True)\n"

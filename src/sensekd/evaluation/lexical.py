@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ NAMES: Final = ("coarsewsd20", "simlex999")
 _SPLITS: Final = ("train", "test")
 _PARTS: Final = ("train.data.txt", "train.gold.txt", "test.data.txt", "test.gold.txt")
 _SIMLEX: Final = "SimLex-999.txt"
+# Of a token's index; no sentence is longer, and Python refuses to read numbers of thousands of digits.
+_DIGITS: Final = 9
 _COLUMNS: Final = ("word1", "word2", "SimLex999")
 
 
@@ -65,7 +68,7 @@ class Pair:
 def _sentence(line: str, sense: str, where: str) -> Sentence:
     number, tab, text = line.partition("\t")
     tokens = text.split(" ")
-    if not tab or not number.strip().isdecimal() or int(number) >= len(tokens):
+    if not tab or not number.strip().isdecimal() or len(number) > _DIGITS or int(number) >= len(tokens):
         raise InputError(f"{where}: {line[:60]!r}", "token index, tab, a sentence with that token", "correct the line")
     return Sentence(text, sum(len(token) + 1 for token in tokens[: int(number)]), sense)
 
@@ -99,6 +102,12 @@ def _word_of(text: str | None) -> str:
     return text
 
 
+def _rating(text: str) -> float:
+    if not math.isfinite(rating := float(text)):
+        raise ValueError(f"the rating {text!r}")
+    return rating
+
+
 def read_pairs(path: Path, limit: int | None = None) -> list[Pair]:
     """SimLex-999's own file: tab-separated, with a header.
 
@@ -107,7 +116,9 @@ def read_pairs(path: Path, limit: int | None = None) -> list[Pair]:
     """
     try:
         rows = list(csv.DictReader(io.StringIO(_read(path), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
-        pairs = [Pair(_word_of(row[_COLUMNS[0]]), _word_of(row[_COLUMNS[1]]), float(row[_COLUMNS[2]])) for row in rows]
+        pairs = [
+            Pair(_word_of(row[_COLUMNS[0]]), _word_of(row[_COLUMNS[1]]), _rating(row[_COLUMNS[2]])) for row in rows
+        ]
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: {error!r}", f"the columns {', '.join(_COLUMNS)}", "take the original file"

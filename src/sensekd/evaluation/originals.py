@@ -225,6 +225,8 @@ def read_originals(folder: Path) -> dict[str, Benchmark]:
             found["squad_v2"] = Benchmark(splits, (dev, train) if train else (dev,))
     except UnicodeDecodeError as error:
         raise InputError(f"a file under {folder} is not UTF-8: {error}", "text in UTF-8", "convert it") from error
+    except csv.Error as error:  # A quotation mark that nothing closes takes the rest of the file into one cell.
+        raise _malformed(f"a file under {folder}", "mmlu", str(error)) from error
     if not found:
         raise InputError(
             f"no benchmark under {folder}",

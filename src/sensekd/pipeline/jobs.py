@@ -256,7 +256,7 @@ class Bench:
         """Evaluate what was trained, or the teacher; the record, but for the peak memory.
 
         Raises:
-            SenseKDError: a trial's metric is no finite number.
+            SenseKDError: a metric is no finite number.
         """
         record: dict[str, Any] = {"arm": job.arm, "seed": job.seed, "tokens": 0, "history": []}
         training = 0.0
@@ -272,8 +272,7 @@ class Bench:
             model, training = self.student(job), result.seconds
         start = time.perf_counter()
         record |= evaluate_model(self, model, job.split)
-        if job.trial and (bad := [name for name, value in record["metrics"].items() if not math.isfinite(value)]):
-            raise SenseKDError(f"{', '.join(bad)} not finite")
+        refuse_non_finite(record["metrics"], "a trial" if job.trial else f"the {job.arm}")
         record["seconds"] = {"train": training, "evaluate": time.perf_counter() - start}
         return record
 
@@ -363,6 +362,23 @@ class Bench:
 
         device = student_device(self.work.recipe, self.work.teacher.model)
         return load_student(job.student(self.work.output), device)
+
+
+def refuse_non_finite(metrics: Mapping[str, float], of: str) -> None:
+    """Refuse metrics that nothing can be compared with, and that JSON knows no word for.
+
+    Args:
+        metrics: name -> number.
+        of: what was evaluated.
+
+    Raises:
+        SenseKDError: one is NaN or infinite.
+    """
+    if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        raise SenseKDError(
+            f"{', '.join(bad)} of {of} not finite on held-out text\n"
+            "  do:       use float32 or bfloat16 (teacher.dtype), or look for the documents where a model returns NaN"
+        )
 
 
 def evaluate_model(bench: Bench, model: PreTrainedModel, split: str = HELDOUT) -> dict[str, Any]:

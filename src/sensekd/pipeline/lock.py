@@ -35,10 +35,11 @@ LOCK: Final = "run.lock"
 # Folders in which a run writes files; what a killed one left there half-written is cleared away by the next.
 _WRITTEN: Final = ("", "students", "records", "stages", "distilled")
 # Seconds: between two signs of life; for which another host's sign is awaited; for which a process that has just been
-# killed may take to go.
+# killed may take to go; for which its workers may, who hold the lock with it and have to notice first.
 _BEAT: Final = 5.0
 _WATCH: Final = 16.0
 _GRACE: Final = 1.5
+_ORPHANS: Final = 20.0
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 _held: dict[tuple[Path, int], int] = {}
@@ -148,10 +149,16 @@ def _take(path: Path, kind: int) -> tuple[int, bool] | None:
         os.close(descriptor)
 
 
+def _orphaned(path: Path) -> bool:
+    """Whether who took the lock is dead, and workers alone have it still."""
+    holder = Holder.read(path)
+    return holder is not None and holder.host == platform.node() and not holder.lives_here()
+
+
 def _acquire(path: Path, kind: int) -> int:
-    end = time.monotonic() + _GRACE
+    start = time.monotonic()
     while (taken := _take(path, kind)) is None:
-        if time.monotonic() > end:
+        if time.monotonic() - start > (_ORPHANS if _orphaned(path) else _GRACE):
             raise _in_use(path)
         time.sleep(0.05)
     descriptor, locked = taken

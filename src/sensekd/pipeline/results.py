@@ -138,6 +138,6 @@ def read_results(output: Path) -> tuple[dict[str, Any], dict[str, list[dict[str,
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         return results, histories(output, [Job(entry["arm"], entry["seed"]) for entry in results["arms"]])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         found = f"the results in {output} cannot be read: {type(error).__name__}: {error}"
         raise InputError(found, "results.json and records/ as a run left them", "run the recipe again") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sensekd.artefacts import MANIFEST
 from sensekd.config import ARMS, Recipe, TeacherConfig, load_recipe
 from sensekd.errors import InputError
-from sensekd.pipeline.jobs import Bench, Job, evaluate_model
+from sensekd.pipeline.jobs import Bench, Job, evaluate_model, refuse_non_finite
 from sensekd.pipeline.lock import exclusive
 from sensekd.pipeline.prepare import (
     prepare,
@@ -131,7 +131,12 @@ def distill_arm(recipe: Recipe, arm: str, reporter: Reporter) -> dict[str, Any]:
 
 @exclusive
 def evaluate_folder(recipe: Recipe, model: Path, reporter: Reporter) -> dict[str, Any]:
-    """The recipe's suites on any Hugging Face folder with the teacher's tokenizer."""
+    """The recipe's suites on any Hugging Face folder with the teacher's tokenizer.
+
+    Raises:
+        InputError: no model there.
+        SenseKDError: a metric is no finite number.
+    """
     from sensekd.training.placement import student_device
     from sensekd.training.teacher import load_student
 
@@ -141,7 +146,9 @@ def evaluate_folder(recipe: Recipe, model: Path, reporter: Reporter) -> dict[str
     prepare_tokens(work, "heldout", recipe.evaluation.corpus)
     prepare_relations(work)
     reporter.note(f"evaluating {model}")
-    return evaluate_model(Bench(work), load_student(model, student_device(work.recipe, work.teacher.model)))
+    found = evaluate_model(Bench(work), load_student(model, student_device(work.recipe, work.teacher.model)))
+    refuse_non_finite(found["metrics"], str(model))
+    return found
 
 
 def open_run(folder: Path) -> Workspace:

@@ -10,19 +10,12 @@ import json
 import os
 import signal
 import sys
-import threading
-import time
 import traceback
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
-from sensekd.config import Recipe
 from sensekd.errors import EXIT_INTERRUPTED, InputError, SenseKDError, system_failure
-from sensekd.pipeline.stages import Silent, Stages
-from sensekd.pipeline.workspace import RECIPE, Workspace
-
-# Seconds between two looks at whether the run still lives.
-_GLANCE: Final = 0.2
+from sensekd.pipeline.tether import end_with
 
 
 def own_stdout() -> TextIO:
@@ -47,20 +40,10 @@ def _leave(*_: object) -> None:
     raise SystemExit(EXIT_INTERRUPTED)
 
 
-def _end_with(parent: int) -> None:
-    """End when the process that started this one has ended: what it locked must not be written to any longer."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_GLANCE)
-        os._exit(EXIT_INTERRUPTED)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def serve(output: Path, parent: int) -> None:
     """Run jobs until standard input ends, or the process `parent` does."""
-    _end_with(parent)
+    # What takes long to import comes later: a run that is killed meanwhile must not leave this process behind.
+    end_with(parent)
     # Being told to end unwinds the stack, so that what is half-written is cleared away.
     signal.signal(signal.SIGTERM, _leave)
     channel = own_stdout()
@@ -69,7 +52,10 @@ def serve(output: Path, parent: int) -> None:
         print(json.dumps(message), file=channel)
 
     try:
+        from sensekd.config import Recipe
         from sensekd.pipeline.jobs import Bench, Job
+        from sensekd.pipeline.stages import Silent, Stages
+        from sensekd.pipeline.workspace import RECIPE, Workspace
 
         recipe = Recipe.model_validate(json.loads((output / RECIPE).read_text(encoding="utf-8")))
         bench = Bench(Workspace(recipe, Stages(output, Silent())))
@@ -81,6 +67,9 @@ def serve(output: Path, parent: int) -> None:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:  # The runner reports it; a traceback in the middle of its progress would not be read.
         send(error=describe(error))
+    finally:
+        # Being told to end while libraries are already ending would show as a traceback of theirs.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SPLITS: Final = ("train", "test")
 FEW: Final = 300
+# Of a token's index; no sentence is longer, and Python refuses to read numbers of thousands of digits.
+_DIGITS: Final = 9
 _LAYOUT: Final = "one folder a word, with train.data.txt, train.gold.txt, test.data.txt and test.gold.txt"
 
 
@@ -82,7 +84,7 @@ class CoarseStates:
 def _sentence(line: str, label: str, word: str, where: str) -> dict[str, Any]:
     number, separator, text = line.partition("\t")
     tokens = text.split(" ")
-    if not separator or not number.strip().isdecimal() or int(number) >= len(tokens):
+    if not separator or not number.strip().isdecimal() or len(number) > _DIGITS or int(number) >= len(tokens):
         raise InputError(f"{where}: {line[:60]!r}", "token index, tab, a sentence with that token", "correct the line")
     index = int(number)
     start = sum(len(token) + 1 for token in tokens[:index])
@@ -94,7 +96,10 @@ def _split(folder: Path, name: str) -> list[dict[str, Any]]:
     data, gold = folder / f"{name}.data.txt", folder / f"{name}.gold.txt"
     if not data.is_file() or not gold.is_file():
         raise InputError(f"{folder} lacks {name}.data.txt or {name}.gold.txt", _LAYOUT, "check --coarse")
-    lines, labels = data.read_text(encoding="utf-8").split("\n"), gold.read_text(encoding="utf-8").split()
+    try:
+        lines, labels = data.read_text(encoding="utf-8").split("\n"), gold.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{data} or {gold.name} is not UTF-8: {error}", "text in UTF-8", "check the files") from error
     lines = [line for line in lines if line.strip()]
     if len(lines) != len(labels) or not lines:
         raise InputError(f"{data}: {len(lines)} sentences, {len(labels)} labels", "a label for each", "check the files")

@@ -130,6 +130,8 @@ def _checked(read: Callable[[str], Iterator[Pair]]) -> Callable[[str], Iterator[
             yield from read(name)
         except UnicodeDecodeError as error:
             raise InputError(f"{name} is not UTF-8: {error}", "text in UTF-8", "convert it with iconv") from error
+        except csv.Error as error:  # A quotation mark that nothing closes takes the rest of the file into one cell.
+            raise _malformed(Path(name), f"cannot be read as CSV ({error})", "rows of short cells") from error
 
     return checked
 
