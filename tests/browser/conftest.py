@@ -51,7 +51,7 @@ def visit(chromium: Any) -> Iterator[Any]:
     def opened(path: Path, width: int = 1100, dark: bool = False) -> Visit:
         scheme = "dark" if dark else "light"
         context = chromium.new_context(offline=True, viewport={"width": width, "height": 850}, color_scheme=scheme)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         found = Visit(context.new_page())
         found.page.on("console", lambda message: found.console.append(message.text))

@@ -104,7 +104,7 @@ def small_capture(folder: Path, work: Path, documents: list[list[int]]) -> None:
     capture_into(folder, FakeTeacher(), corpus(documents), settings(samples_per_token=20), identity(), plan=plan)
 
 
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("owner", "name"),
     [

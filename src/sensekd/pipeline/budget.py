@@ -57,7 +57,7 @@ def steps_at_equal_time(costs: Mapping[str, float], steps: int) -> dict[str, int
 
 def _key(work: Workspace, job: Job) -> list[Any]:
     key = job.key(work)
-    return [{name: key["settings"][name] for name in _SHAPING}, {name: key[name] for name in _UPSTREAM}]
+    return [{name: key["settings"][name] for name in _SHAPING}, {name: key.get(name) for name in _UPSTREAM}]
 
 
 def _measure(work: Workspace, jobs: Sequence[Job], reference: Sequence[Job], path: Path, _: Progress) -> None:
