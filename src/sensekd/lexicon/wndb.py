@@ -87,7 +87,10 @@ def _synset(line: str) -> _Synset:
     pointers = []
     for position in range(start + 1, start + 1 + 4 * int(fields[start]), 4):
         symbol, target, target_kind, ends = fields[position : position + 4]
-        pointers.append(_Pointer(symbol, (_POS[target_kind], target), int(ends[:2], 16), int(ends[2:], 16)))
+        source_word, target_word = int(ends[:2], 16), int(ends[2:], 16)
+        if min(source_word, target_word) < 0:
+            raise ValueError(line)
+        pointers.append(_Pointer(symbol, (_POS[target_kind], target), source_word, target_word))
     if len(words) != count or not int(offset) >= 0:
         raise ValueError(line)
     return _Synset((kind, offset), words, pointers, " ".join(gloss.split()))
