@@ -22,7 +22,6 @@ LEXICAL: Final = (
     ("antonyms_trained", "antonyms, trained %", 100, 2),
     ("antonyms_withheld", "antonyms, withheld %", 100, 2),
     ("coarsewsd20", "CoarseWSD %", 100, 2),
-    ("simlex999", "SimLex ρ", 1, 3),
 )
 Column = tuple[str, str, int, int]
 _MARK: Final = re.compile(r"(<!-- table: (\w+) ([\w+ .@-]+) -->\n).*?(<!-- end -->)", re.S)
