@@ -148,6 +148,7 @@ def test_every_language_has_its_recipe_and_unknown_ones_are_refused(tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_german_from_end_to_end_in_small(tmp_path: Path) -> None:
     """Every stage with budgets at which nothing is learned, then the recipe that it leaves."""
     small = {

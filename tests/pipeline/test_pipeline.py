@@ -178,6 +178,7 @@ def test_ctrl_c_exits_130_and_the_next_start_goes_on(tmp_path: Path) -> None:
     assert (student / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
 
 
+@pytest.mark.long  # The walk of the documentation gives them one by one in the short form.
 def test_the_commands_one_by_one(tmp_path: Path) -> None:
     recipe = str(write_recipe(tmp_path, write_inputs(tmp_path)))
     run = tmp_path / "run"
