@@ -154,13 +154,12 @@ def sensitivity_table(*names: str) -> str:
     results = [load(name) for name in names]
     factors = results[0]["factors"]
     for factor, values in factors.items():
-        for value, arm in values.items():
+        for value in values:
             cells = []
             for found in results:
                 known = found["factors"].get(factor, {}).get(value)
                 cells.append("" if known not in found["summary"] else _mean(found, known, KL))
             lines.append([factor, value, *cells])
-            del arm
     return _source(*names) + _rows(lines)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from sensekd.config.fields import NAME, Positive, Section
+from sensekd.config.fields import NAME, LaterKeys, Positive, Section
 from sensekd.config.inputs import CorpusConfig
 
 ARMS: Final[dict[str, dict[str, Any]]] = {
@@ -18,10 +18,6 @@ ARMS: Final[dict[str, dict[str, Any]]] = {
     "dskd-own": {"loss.synonyms": False, "loss.antonyms": False},
     "dskd": {},
 }
-
-
-# Keys of `compare` that came later.
-_OPTIONAL: Final = ("budget", "costs", "bootstrap", "correction", "development", "tune", "sensitivity")
 
 
 class DevelopmentConfig(Section):
@@ -87,7 +83,7 @@ class SensitivityConfig(Section):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
 
 
-class CompareConfig(Section):
+class CompareConfig(LaterKeys):
     """Arms at the same budget. `arms` names built-in ones; `custom` adds arms as overrides of `loss.*` and `cache.*`.
 
     `budget: time` adds a second comparison in which every arm trains as long as the slowest one does: cheaper arms get
@@ -95,6 +91,10 @@ class CompareConfig(Section):
     `bootstrap` resamples the items of question sets so many times; `correction: holm` corrects for the number of
     comparisons. `tune` gives every arm as many trials on `development`; `sensitivity` says what `--sensitivity` varies.
     """
+
+    later: ClassVar[tuple[str, ...]] = (
+        "budget", "costs", "bootstrap", "correction", "development", "tune", "sensitivity",
+    )  # fmt: skip
 
     arms: tuple[str, ...] = tuple(ARMS)
     custom: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -108,13 +108,6 @@ class CompareConfig(Section):
     development: DevelopmentConfig | None = None
     tune: TuneConfig | None = None
     sensitivity: SensitivityConfig | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What a recipe does not use is not written: its results are the same bytes with a version that knows more.
-        tree: dict[str, Any] = handler(self)
-        unused = {name for name in _OPTIONAL if getattr(self, name) == type(self).model_fields[name].default}
-        return {name: value for name, value in tree.items() if name not in unused}
 
     @property
     def trained(self) -> tuple[str, ...]:

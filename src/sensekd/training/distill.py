@@ -48,7 +48,6 @@ class DistillResult:
         steps: optimiser steps, those before a resume included.
         shared_layers: n of the shared trunk.
         trunk_reason: why n is not larger.
-        logits: whether CE and KL were computed in chunks or from whole logits, and why.
         trainable: number of trained parameters.
         parameters: number of the student's parameters.
         resumed_from: step of the checkpoint that was resumed from, 0 for none.

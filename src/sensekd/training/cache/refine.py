@@ -49,7 +49,7 @@ class Refiner:
         """[N, D] float32 corrected states.
 
         Args:
-            states_ND: decoded states; rows of positions without a label stay what they are read as.
+            states_ND: decoded states.
             top: stored softmax of the same positions.
         """
         states, weight = states_ND.float(), self.head.weight.detach()
@@ -60,17 +60,19 @@ class Refiner:
             left = (wanted - states @ rows.T) @ rows
             return states + torch.cholesky_solve(left.double().T, factor).T.float()
         found = []
-        for part in torch.split(torch.arange(len(states)), max(1, _ELEMENTS // (scores.shape[1] * states.shape[1]))):
+        size = max(1, _ELEMENTS // (scores.shape[1] * states.shape[1]))
+        for start in range(0, len(states), size):
+            part = slice(start, start + size)
             ids = top.ids[part]
             rows = self._centred(weight[ids].float(), 1)
             wanted = self._centred(scores[part] - self._bias(ids, 0))
             left = wanted - (rows @ states[part, :, None]).squeeze(2)
             gram = (rows @ rows.transpose(1, 2)).double()
             lengths = gram.diagonal(dim1=1, dim2=2)
-            # Rows of positions without a label may all be one token's: the centred ones are then zero.
+            # Above 0, whatever the rows: a single stored token leaves nothing once it is centred.
             ridge = (RIDGE * lengths.mean(1)).clamp(min=1e-12)
             gram.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
-            solved = torch.cholesky_solve(left.double()[:, :, None], torch.linalg.cholesky(gram)).float()
+            solved = torch.cholesky_solve(left.double()[:, :, None], torch.linalg.cholesky_ex(gram).L).float()
             found.append(states[part] + (rows.transpose(1, 2) @ solved).squeeze(2))
         return torch.cat(found)
 
