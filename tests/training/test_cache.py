@@ -27,6 +27,7 @@ CASES: list[dict[str, Any]] = [
     {"loss__mu": 0.1, "loss__margin": 6.0},
     {"loss__lambda": 0.0, "loss__divergence": "jsd"},
     {"loss__alpha": 0.0, "loss__positions": {"fraction": 0.5, "minimum": 3}},
+    {"loss__pull": "teacher", "loss__push": "relative", "loss__positions": {"fraction": 0.8, "minimum": 3}},
 ]
 
 
@@ -43,7 +44,7 @@ def observing(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return seen
 
 
-@pytest.mark.parametrize(("case", "trunk"), [(0, True), (1, False), (1, True), (2, False), (3, True)])
+@pytest.mark.parametrize(("case", "trunk"), [(0, True), (1, False), (1, True), (2, False), (3, True), (4, True)])
 def test_with_k_equal_v_the_weights_are_the_live_teacher_s_to_the_bit(
     case: int, trunk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,12 +63,12 @@ def test_with_k_equal_v_the_weights_are_the_live_teacher_s_to_the_bit(
     assert result.shared_layers == (2 if trunk else 0)
 
 
-@pytest.mark.parametrize(("packed", "trunk"), [(False, False), (True, True)])
+@pytest.mark.parametrize(("packed", "trunk", "pull"), [(False, False, "absolute"), (True, True, "teacher")])
 def test_written_during_the_first_epoch_or_before_it_is_the_same(
-    packed: bool, trunk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packed: bool, trunk: bool, pull: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = Room(tmp_path)
-    chosen = {"loss__mu": 0.1, "packed": packed}
+    chosen = {"loss__mu": 0.1, "packed": packed, "loss__pull": pull}
     before, _ = room.train(root="before", cache={"mode": "before", "top": 9, "trunk": trunk}, **chosen)
     seen = observing(monkeypatch)
     during, told = room.train(
@@ -273,6 +274,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "tau": {"loss__tau": 3.0},
     "kappa": {"loss__kappa": 3},
     "push": {"loss__push": "relative"},
+    "reach": {"loss__pull": "teacher"},
     "stored": {"cache": {"mode": "before", "top": 9}},
     "states": {"loss__mu": 1.0},
     "student": {"cache": {"mode": "before", "trunk": True}},

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from sensekd.losses import TopTeacher
 from sensekd.targets import Ragged
 from sensekd.training.cache.bits import (
+    halved_up,
     pack_logs,
     pack_numbers,
     pack_tail,
@@ -50,6 +54,15 @@ def test_log_probabilities_lose_half_a_step_at_most() -> None:
     assert unpack_tail(pack_tail(tails))[3:].tolist() == [-torch.inf] * 2
 
 
+def test_a_half_is_the_next_number_that_is_not_below() -> None:
+    values = torch.cat([torch.tensor([0.0, 1.0, 1e-9, 6.2e-5, 65504.0, 65505.0, 1e30]), torch.linspace(0, 9, 4001)])
+    found = halved_up(values)
+    assert found.dtype == torch.float16
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    wanted = halves[np.searchsorted(halves, values.clamp(max=65504).numpy())]
+    assert found.float().tolist() == wanted.tolist()
+
+
 def records(layout: Layout, n: int = 9) -> Records:
     generator = torch.Generator().manual_seed(1)
     logs = torch.randn(n, layout.vocabulary, generator=generator).log_softmax(-1)
@@ -60,13 +73,14 @@ def records(layout: Layout, n: int = 9) -> Records:
         top = TopTeacher(values, ids, torch.log1p(-values.exp().sum(-1)))
     slots = torch.randint(layout.longest, (n, layout.slots), generator=generator)
     slots[::2, -1] = layout.none
-    return Records(top, slots, torch.randn(n, layout.width, generator=generator))
+    reach = torch.rand(n, generator=generator) * 9 if layout.reach else None
+    return Records(top, slots, torch.randn(n, layout.width, generator=generator), reach=reach)
 
 
 @pytest.mark.parametrize("codec", ["plain", "packed"])
 @pytest.mark.parametrize("top", [6, 40])
 def test_a_record_comes_back(codec: str, top: int) -> None:
-    layout = Layout(40, top, codec, "float32", 3, 260, True, 8)  # type: ignore[arg-type]
+    layout = Layout(40, top, codec, "float32", 3, 260, True, 8, reach=0.25)  # type: ignore[arg-type]
     given = records(layout)
     raw = layout.encode(given)
     assert raw.shape == (9, layout.record)
@@ -78,6 +92,9 @@ def test_a_record_comes_back(codec: str, top: int) -> None:
         assert torch.equal(found.top.ids, given.top.ids)
     exact = codec == "plain"
     assert torch.allclose(found.top.log_probs, given.top.log_probs, atol=0 if exact else 0.05, rtol=0)
+    above = layout.decode_reach(raw) / given.reach - 1
+    assert bool(((above >= 0) & (above <= (0 if exact else 2**-10))).all())
+    assert exact or float(above.max()) > 1e-4
     assert Layout.from_dict(layout.as_dict()) == layout
 
 
@@ -88,7 +105,9 @@ def test_sixty_four_of_128k_and_five_rows_take_at_most_440_bytes_and_packed_less
     packed = Layout(128_256, 64, "packed", "float16", 5, 260)
     # 64 ids of 17 bits, one byte of tail, 64 + 4 of log-probabilities, ten slots of nine bits.
     assert packed.fields() == {"ids": 136, "tail": 1, "logs": 68, "slots": 12}
-    for layout in (plain, packed):
+    assert replace(plain, reach=1.0).record == 410
+    assert replace(packed, reach=1.0).record == 219
+    for layout in (plain, packed, replace(packed, reach=1.0)):
         assert layout.encode(records(layout, 3)).shape == (3, layout.record)
 
 

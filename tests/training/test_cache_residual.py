@@ -134,7 +134,9 @@ def test_a_record_is_one_byte_of_sense_and_the_code(codec: Any) -> None:
 
 
 def test_without_codes_layout_and_recipe_are_written_as_before_there_were_any(tmp_path: Path) -> None:
-    assert not {"residual", "own"} & Layout(50, 9).as_dict().keys()
+    assert not {"residual", "own", "reach"} & Layout(50, 9).as_dict().keys()
+    assert "residual" not in Layout(50, 9, kappa=1, reach=0.5).as_dict()
+    assert "reach" not in Layout(50, 9, residual=5, own=3).as_dict()
     room = Room(tmp_path)
     assert "residual" not in room.recipe(cache={"mode": "before"}).model_dump(mode="json")["cache"]
     coded = room.recipe(cache=CODED)
@@ -319,3 +321,9 @@ def test_a_check_counts_codes_and_codebooks(tmp_path: Path) -> None:
     record = 64 * 4 + 4 + 1 + 15
     assert part.bytes == 10 * (LENGTH - 1) * record + 4 * 192 * (1 + 1 + 192 + 256)
     assert part.note == f"{record} bytes a label, 16 of them senses and codes"
+    notes = [
+        cache_part(Room(tmp_path).recipe(cache={"mode": "before"}, loss__pull=pull, **more), 192, 4096, LENGTH).note
+        for pull, more in (("absolute", {}), ("teacher", {}), ("teacher", {"loss__lambda": 0.0}))
+    ]
+    kept = 2 * 2 * settings.loss.kappa
+    assert notes == [f"{64 * 4 + 4 + more} bytes a label" for more in (kept, kept + 2, 0)]

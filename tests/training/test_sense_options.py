@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "probability": {"loss__confidence": "probability"},
     "agreement": {"loss__confidence": "agreement"},
     "contrastive": {"loss__push": "contrastive"},
+    "reach": {"loss__pull": "teacher"},
     "anneal": {"loss__anneal": ANNEAL},
     "all": {
         "loss__assignment": "soft", "loss__confidence": "probability", "loss__push": "contrastive",

@@ -58,10 +58,6 @@ class Recipe(Section):
     def _cacheable(self) -> Recipe:
         if self.cache.mode != "off" and self.loss.targets == "published":
             raise ValueError("loss.targets: published draws neighbours anew at every step; set cache.mode to off")
-        if self.cache.mode != "off" and self.loss.pull == "teacher" and self.loss.lam > 0:
-            raise ValueError(
-                "loss.pull: teacher needs the teacher's distances, which no cache keeps; set cache.mode to off"
-            )
         if self.cache.refine and (self.student.width is not None or self.loss.alpha == 0):
             raise ValueError(
                 "cache.refine reads stored scores (loss.alpha above 0) with an output embedding that has to be the "

@@ -324,8 +324,9 @@ class Bench:
         from sensekd.training.distill import supervision_of
 
         found = [(job, *job.recipe(self.work.recipe)) for job in jobs if job.arm != TEACHER]
-        # Those with row ids first: arms without senses can read them too.
-        for job, recipe, steps in sorted(found, key=lambda each: not each[1].loss.lam):
+        # Those that store most first: arms without distances, and those without senses, can read them too.
+        found.sort(key=lambda each: (not each[1].loss.lam, each[1].loss.pull != "teacher"))
+        for job, recipe, steps in found:
             if not (steps and recipe.cached and recipe.cache.mode == "before"):
                 continue
             blocks = self.training_blocks(recipe)

@@ -92,7 +92,7 @@ def find_targets(
         feed: of the cache, or None.
     """
     if feed is not None:
-        return feed.targets(batch, table)
+        return feed.targets(batch, table, reach=loss.pull == "teacher")
     if teacher_ND is None:
         raise AssertionError("row ids are not known, and neither are the teacher's states")
     labels, whole = batch["sense_labels"].reshape(-1), batch["whole_word"].reshape(-1)

@@ -263,6 +263,7 @@ def cache_part(recipe: Recipe, width: int, vocabulary: int, tokens: int) -> Part
         dtype=recipe.teacher.dtype,
         residual=(cache.residual or 0) if loss.mu else 0,
         own=most_senses(recipe),
+        reach=float(loss.lam > 0 and loss.pull == "teacher"),
     )
     size = tokens // length * ((length - 1) * layout.record + layout.constant)
     note = f"{layout.record} bytes a label"

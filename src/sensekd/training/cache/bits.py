@@ -100,3 +100,11 @@ def unpack_tail(raw: Tensor) -> Tensor:
     """The inverse of `pack_tail` but for rounding: [n] float32, -inf for the last level."""
     levels = raw[:, 0].float()
     return torch.where(levels == _LEVELS, -torch.inf, -levels / _TAIL_STEPS)
+
+
+def halved_up(values: Tensor) -> Tensor:
+    """Float32 numbers, not negative, as the next float16 that is not below them; its largest number above its range."""
+    values = values.clamp(max=torch.finfo(torch.float16).max)
+    near = values.half()
+    # Bits of a non-negative float order like the float: the next number is the next whole number.
+    return (near.view(torch.int16) + (near.float() < values)).to(torch.int16).view(torch.float16)

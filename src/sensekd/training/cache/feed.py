@@ -6,7 +6,7 @@ Shapes: N = B (T - 1) label positions of a batch, n of them labels, D width of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -129,11 +129,21 @@ class TeacherFeed:
             states = states.reshape(len(batch["labels"]), -1, states.shape[-1])
         return Recalled(self._top(records_n.top, at, count), states, batch.get(TRUNK))
 
-    def targets(self, batch: Batch, table: SenseTable) -> SenseTargets:
-        """The targets that selection would give, from row ids."""
+    def targets(self, batch: Batch, table: SenseTable, *, reach: bool = False) -> SenseTargets:
+        """The targets that selection would give, from row ids.
+
+        Args:
+            batch: with its records, after `prepare`.
+            table: lists of candidates and rows.
+            reach: with the stored distances, for a pull that ends at the teacher.
+        """
         names = {each.name: batch.get(_KEPT + each.name) for each in fields(Kept)}
         kept = Kept(**names)  # type: ignore[arg-type]
-        return targets_of(*table.holding(batch["sense_labels"], batch["whole_word"], kept))
+        targets = targets_of(*table.holding(batch["sense_labels"], batch["whole_word"], kept))
+        if not reach:
+            return targets
+        found = _dense(self.layout.decode_reach(batch[RECORDS]), self._labels(batch), batch["sense_labels"].numel())
+        return replace(targets, pull_reach=found[kept.pull_at])
 
     # ---- from records to positions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -82,12 +83,24 @@ def request_cache(
         "student": student.model_dump(mode="json") if shaped else None,
         **_senses_of(recipe, senses),
     }
+    if unit := _reach_unit(recipe, senses):
+        made_from["reach"] = {"unit": unit, "codec": cache.codec, "log_probs": cache.log_probs}
     return CacheRequest(root / fingerprint(made_from), made_from)
 
 
 def _coded(recipe: Recipe) -> bool:
     """Whether last states are stored as a sense and a code."""
     return recipe.loss.mu > 0 and recipe.cache.residual is not None
+
+
+def _reach_unit(recipe: Recipe, senses: SenseSupervision | None) -> float:
+    """What stored distances are divided by; 0 where the loss does not look at them.
+
+    The power of two next to σ²: numbers about 1, which suit half precision, and no rounding in single precision.
+    """
+    if senses is None or recipe.loss.lam == 0 or recipe.loss.pull != "teacher":
+        return 0.0
+    return 2.0 ** round(math.log2(senses.table.sigma2))
 
 
 def _senses_of(recipe: Recipe, senses: SenseSupervision | None) -> dict[str, Any]:
@@ -148,4 +161,5 @@ def layout_of(recipe: Recipe, cut: Cut, trunk: Trunk, senses: SenseSupervision |
         dtype=str(cut.source.dtype).removeprefix("torch."),
         residual=residual,
         own=own,
+        reach=_reach_unit(recipe, senses),
     )

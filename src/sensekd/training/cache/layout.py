@@ -15,6 +15,7 @@ from sensekd.losses import TopTeacher
 from sensekd.training.cache.bits import (
     as_bytes,
     from_bytes,
+    halved_up,
     pack_logs,
     pack_numbers,
     pack_tail,
@@ -24,7 +25,8 @@ from sensekd.training.cache.bits import (
     unpack_tail,
 )
 
-_LATER: Final = ("residual", "own")
+# Fields that came later, and the one whose default leaves them unwritten: such a layout is that of the versions before.
+_LATER: Final = {"residual": "residual", "own": "residual", "reach": "reach"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Records:
         sense: [n] int64 index of the nearest own sense among those of the label, `Layout.senseless` where the label has
             none; None where states are not coded.
         codes: [n, M] uint8, what the state differs from that sense by (`ResidualCode`), or None.
+        reach: [n] squared distance per dimension of the state to the mean of its kept rows of P_t, not in units of σ²;
+            0 where there are none, None where the pull does not end there.
     """
 
     top: TopTeacher | None = None
@@ -46,6 +50,7 @@ class Records:
     states: Tensor | None = None
     sense: Tensor | None = None
     codes: Tensor | None = None
+    reach: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Layout:
         residual: M, bytes of the code that stands for a last state together with its nearest own sense; 0 stores the
             state itself.
         own: the longest list of own senses, where states are coded.
+        reach: what squared distances of states to their kept rows are divided by when they are stored, a power of two;
+            0 stores none.
     """
 
     vocabulary: int
@@ -80,10 +87,12 @@ class Layout:
     dtype: str = "float32"
     residual: int = 0
     own: int = 0
+    reach: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a manifest; without codes it is that of the versions before them."""
-        found = {name: value for name, value in asdict(self).items() if self.residual or name not in _LATER}
+        """Plain values for a manifest; without what came later it is that of the versions before."""
+        unused = {name for name, decides in _LATER.items() if not getattr(self, decides)}
+        found = {name: value for name, value in asdict(self).items() if name not in unused}
         return found | {"trunk": None if self.trunk is None else list(self.trunk)}
 
     @classmethod
@@ -143,12 +152,19 @@ class Layout:
             found["logs"] = self.top + 4 if self.codec == "packed" else self.top * size
         if self.slots:
             found["slots"] = packed_size(self.slot_bits, self.slots)
+        if self.reach:
+            found["reach"] = torch.finfo(self.reach_dtype).bits // 8
         if self.residual:
             found["sense"] = packed_size(self.sense_bits, 1)
             found["codes"] = self.residual
         elif self.width:
             found["states"] = self.width * self._state_bytes
         return found
+
+    @property
+    def reach_dtype(self) -> torch.dtype:
+        """Of stored distances: that of plain log-probabilities, half precision where these are packed."""
+        return torch.float32 if (self.codec, self.logs) == ("plain", "float32") else torch.float16
 
     @property
     def record(self) -> int:
@@ -158,7 +174,7 @@ class Layout:
     @property
     def sense_target(self) -> int:
         """Bytes of a label position that say which senses and which state the student is drawn to."""
-        return sum(size for name, size in self.fields().items() if name in ("slots", "sense", "codes", "states"))
+        return sum(size for name, size in self.fields().items() if name not in ("ids", "tail", "logs"))
 
     @property
     def _state_bytes(self) -> int:
@@ -186,6 +202,9 @@ class Layout:
         if self.slots:
             assert records.slots is not None
             parts.append(pack_numbers(records.slots, self.slot_bits))
+        if self.reach:
+            assert records.reach is not None
+            parts.append(self._encode_reach(records.reach))
         if self.residual:
             assert records.sense is not None
             assert records.codes is not None
@@ -195,19 +214,26 @@ class Layout:
             parts.append(as_bytes(records.states.to(getattr(torch, self.dtype))))
         return torch.cat(parts, dim=1)
 
+    def _encode_reach(self, reach: Tensor) -> Tensor:
+        # Up, never down: so a student that equals its teacher is not pulled from half precision either.
+        reach = reach.float() / self.reach
+        return as_bytes((halved_up(reach) if self.reach_dtype == torch.float16 else reach)[:, None])
+
     def _split(self, raw: Tensor) -> dict[str, Tensor]:
         sizes = self.fields()
         return dict(zip(sizes, torch.split(raw, list(sizes.values()), dim=1), strict=True))
 
     def decode_slots(self, raw: Tensor) -> Tensor:
         """The slots alone, [n, slots] int64, of records uint8 [n, record]."""
-        sizes = self.fields()
-        names = list(sizes)
-        start = sum(sizes[name] for name in names[: names.index("slots")])
-        return unpack_numbers(raw.narrow(1, start, sizes["slots"]), self.slot_bits, self.slots)
+        return unpack_numbers(self._split(raw)["slots"], self.slot_bits, self.slots)
+
+    def decode_reach(self, raw: Tensor) -> Tensor:
+        """The distances alone, [n] float32 and not in units of σ², of records uint8 [n, record]."""
+        return from_bytes(self._split(raw)["reach"], self.reach_dtype)[:, 0].float() * self.reach
 
     def decode(self, raw: Tensor) -> Records:
-        """The inverse of `encode`, but for what the codec rounds; slots are left to `decode_slots`.
+        """The inverse of `encode`, but for what the codec rounds; slots and distances are left to `decode_slots` and
+        `decode_reach`.
 
         Args:
             raw: uint8 [n, record].

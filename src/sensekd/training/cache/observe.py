@@ -124,7 +124,8 @@ class Observer:
     def _forward(self, batch: Batch, blocks: TokenBlocks, numbers: Sequence[int]) -> tuple[Records, Tensor | None]:
         seen = self._run(batch, blocks, numbers, self.layout.top > 0 and self.head is None)
         states, at = seen.states, seen.at
-        records = Records(self._top(states, seen.logits, at), self._slots(seen.batch, states, at), None)
+        slots, reach = self._slots(seen.batch, states, at)
+        records = Records(self._top(states, seen.logits, at), slots, reach=reach)
         if self.layout.residual:
             sense, codes = self._coded(seen)
             records = replace(records, sense=sense, codes=codes)
@@ -197,12 +198,14 @@ class Observer:
 
     # ---- the kept rows
 
-    def _slots(self, batch: Batch, states: Tensor, at: Tensor) -> Tensor | None:
+    def _slots(self, batch: Batch, states: Tensor, at: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Slots [n, slots] and, where the layout has them, distances [n] to the mean of the kept rows of P_t."""
         if not self.layout.slots or self.senses is None:
-            return None
+            return None, None
         kappa, none = self.layout.kappa, self.layout.none
         labels, whole, table = self._candidates(batch, self.senses)
-        kept = select(table, labels, whole, states, kappa, own=self.layout.relative).kept
+        targets = select(table, labels, whole, states, kappa, own=self.layout.relative, reach=self.layout.reach > 0)
+        kept, reach = targets.kept, None
         assert kept is not None
         found = torch.full((len(labels), self.layout.slots), none, dtype=torch.long, device=labels.device)
         pulled = table.positive_list(labels[kept.pull_at], whole[kept.pull_at])
@@ -214,7 +217,9 @@ class Observer:
         if kept.own_ids is not None:
             own, mask = kept.own_ids[:, None], torch.ones_like(kept.own_ids, dtype=torch.bool)[:, None]
             found[kept.push_at, 2 * kappa :] = slots_of(table.own, pushed, own, mask, none)
-        return found[at]
+        if targets.pull_reach is not None:
+            reach = targets.pull_reach.new_zeros(len(labels)).index_copy(0, kept.pull_at, targets.pull_reach)[at]
+        return found[at], reach
 
     def _candidates(self, batch: Batch, senses: SenseSupervision) -> tuple[Tensor, Tensor, SenseTable]:
         """Labels and whole words, [N] each, and a table with their rows on the device."""
