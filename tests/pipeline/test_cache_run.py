@@ -50,10 +50,14 @@ def test_distill_reads_the_cache_and_not_the_teacher(tmp_path: Path, monkeypatch
 def test_arms_share_a_cache_and_a_damaged_one_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = write_inputs(tmp_path)
     tree["cache"] = {"mode": "before", "top": 8}
-    tree["compare"] |= {"arms": ["pruned", "ce", "kd", "dskd"], "custom": {"half": {"loss.lambda": 0.5}}, "seeds": [0]}
+    tree["compare"] |= {
+        "arms": ["pruned", "ce", "kd", "dskd"],
+        "custom": {"reach": {"loss.pull": "teacher"}},
+        "seeds": [0],
+    }
     recipe = str(write_recipe(tmp_path, tree))
     call("compare", recipe)
-    # dskd and its variant look at probabilities and row ids, kd at probabilities alone; ce and pruned at nothing.
+    # All look at probabilities, dskd and its variant at row ids, the variant at distances; ce and pruned at nothing.
     caches = sorted((tmp_path / "run" / "cache").iterdir())
     assert len(caches) == 1
     blocks = caches[0] / "blocks.bin"

@@ -190,7 +190,7 @@ class CacheConfig(LaterKeys):
     stores the state that the student's own layers start from, so that nothing below them is loaded. `batch_size`:
     blocks of one forward of the teacher (default: the training's). `residual`: for every last state (mu > 0) its
     nearest own sense, and so many bytes of code for the rest, in the place of the state; `refine` then corrects what
-    is decoded by the stored scores.
+    is decoded by the stored scores. For `loss.pull: teacher` the teacher's distances are stored too.
     """
 
     later: ClassVar[tuple[str, ...]] = ("residual", "refine")
