@@ -162,12 +162,12 @@ def test_without_teacher_and_cache_nothing_is_trained(tmp_path: Path) -> None:
 # ---- rows on the host
 
 
-@pytest.mark.parametrize("push", ["absolute", "relative"])
+@pytest.mark.parametrize(("push", "pull"), [("absolute", "absolute"), ("relative", "teacher")])
 def test_rows_on_the_host_give_the_same_student_and_only_kept_rows_are_brought(
-    push: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    push: str, pull: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = Room(tmp_path)
-    chosen: dict[str, Any] = {"loss__push": push, "training__accumulation": 2, "steps": 3}
+    chosen: dict[str, Any] = {"loss__push": push, "loss__pull": pull, "training__accumulation": 2, "steps": 3}
     cache = {"mode": "before", "top": 8}
     resident, _ = room.train(cache=cache, root="resident", **chosen)
     rows, edge = table().rows, edges()
