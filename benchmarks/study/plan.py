@@ -221,6 +221,65 @@ def _lexicon(teacher: str) -> Experiment:
     return Experiment(f"{teacher}-lexicon", "Do senses and lexicon add to hidden-state MSE in lexical tests?", tree)
 
 
+FRESH: Final[Mapping[str, Mapping[str, Tree]]] = {
+    "stories3m": {
+        "corpus": _stories("tinystories_test_decoded.txt", skip_documents=1000),
+        "development": _stories("tinystories_val_decoded.txt", skip_documents=120, max_documents=120),
+        "test": _stories("tinystories_val_decoded.txt", skip_documents=2000, max_documents=240),
+    },
+    "books4k": {
+        "corpus": _books("train", skip_documents=1000),
+        "development": _books("development", skip_documents=40, max_documents=40),
+        "test": _books("test", skip_documents=80, max_documents=80),
+    },
+}
+"""Text that no experiment had opened when the forms of the loss were chosen: of training, tuning and the last test."""
+
+TUNE_AGAIN: Final[Tree] = {
+    "trials": 6,
+    "metric": "kl",
+    "space": {
+        "training.learning_rate": {"low": 7e-4, "high": 4e-3},
+        "loss.alpha": {"low": 0.5, "high": 3.0},
+        "loss.lambda": {"low": 0.3, "high": 10.0},
+        "loss.mu": {"low": 1.0, "high": 30.0},
+    },
+}
+
+OWN: Final[Tree] = {"loss.synonyms": False, "loss.antonyms": False}
+REACH: Final[Tree] = {**OWN, "loss.lambda": LAMBDA, "loss.pull": "teacher"}
+CODE: Final[Tree] = {"loss.lambda": 0.0, "loss.mu": LAMBDA, "cache.residual": 15}
+
+
+def _fresh(teacher: str, output: str, *, tokens: int = TOKENS) -> Tree:
+    """The regime that was fixed beforehand, on fresh text, five seeds, every arm tuned alike."""
+    new = FRESH[teacher]
+    return changed(base(teacher, output), {
+        "corpus": {**new["corpus"], "max_tokens": tokens},
+        "evaluation.corpus": new["test"],
+        "compare.seeds": [0, 1, 2, 3, 4],
+        "compare.development": {"corpus": new["development"]},
+        "compare.tune": TUNE_AGAIN,
+        "compare.arms": ["kd"],
+    })  # fmt: skip
+
+
+def _confirm(teacher: str) -> list[Experiment]:
+    """Aim (a) again, with the two forms that the first round had led to: `pull: teacher`, and a sense with its code."""
+    hidden = {"loss.lambda": 0.0, "loss.mu": LAMBDA}
+    live = changed(_fresh(teacher, f"{teacher}-fresh"), {
+        "cache": CACHED, "compare.custom": {"hidden": hidden, "senses": REACH, "code16": CODE},
+    })  # fmt: skip
+    stored = changed(_fresh(teacher, f"{teacher}-fresh64"), {
+        "cache": {"mode": "before", "top": 64, "trunk": True},
+        "compare.custom": {"senses": REACH, "refined16": {**CODE, "cache.refine": True}},
+    })  # fmt: skip
+    return [
+        Experiment(f"{teacher}-fresh", "On fresh text: does a changed sense loss beat plain KD, all tuned alike?", live),
+        Experiment(f"{teacher}-fresh64", "The same from 64 stored tokens, without the teacher", stored),
+    ]
+
+
 PIECES: Final[Mapping[str, Tree]] = {
     "own": {"loss.synonyms": False, "loss.antonyms": False},
     "own-kappa5": {"loss.synonyms": False, "loss.antonyms": False, "loss.kappa": 5},
@@ -317,6 +376,7 @@ def plan() -> dict[str, Experiment]:
         *(_refined(teacher, top) for teacher in pairs for top in (64, 256)),
         *(_lexicon(teacher) for teacher in pairs),
         *_pieces("stories3m"),
+        *(each for teacher in pairs for each in _confirm(teacher)),
         Experiment("books1k-main", "Does a small vocabulary gain more?", small),
         *(_reach(teacher) for teacher in TEACHERS),
         *_regimes("stories3m"),

@@ -148,18 +148,31 @@ def fewer_table(*names: str) -> str:
     return _source(*names[::2]) + _rows(lines)
 
 
+def time_table(name: str) -> str:
+    """An arm against plain KD that had as much time instead of as many tokens."""
+    found = load(name)
+    equal = {**found["equal_time"], "recipe": found["recipe"]}
+    lines = [[name, "seeds", "steps", "CE", "KL", "agreement %", "Δ KL", "Δ agreement %"]]
+    for arm in ("kd", *(arm for arm in equal["summary"] if arm not in {"teacher", "kd"})):
+        means = [_mean(equal, arm, column) for column in (CE, KL, AGREEMENT)]
+        changes = [_difference(equal, arm, column) for column in (KL, AGREEMENT)]
+        lines.append([f"`{arm}`", _seeds(equal, arm), str(equal["steps"][arm]), *means, *changes])
+    return _source(name) + _rows(lines)
+
+
 def sensitivity_table(*names: str) -> str:
-    """KL on development text, one factor at a time."""
-    lines = [["factor", "value", *names]]
+    """KL on development text minus plain KD's, one factor at a time from the default, which is marked."""
     results = [load(name) for name in names]
-    factors = results[0]["factors"]
-    for factor, values in factors.items():
-        for value in values:
-            cells = []
-            for found in results:
-                known = found["factors"].get(factor, {}).get(value)
-                cells.append("" if known not in found["summary"] else _mean(found, known, KL))
-            lines.append([factor, value, *cells])
+    lines = [["factor", "value", *(head for name in names for head in (f"{name}: Δ KL", "in raw units"))]]
+    for number, known in enumerate(results[0]["factors"]):
+        cells = []
+        for found in results:
+            entry = found["factors"][number]
+            raw = "" if entry["raw"] is None else f"{entry['raw']:.3g}"
+            gain = found["summary"][entry["arm"]]["kl"]["mean"] - found["summary"]["kd"]["kl"]["mean"]
+            cells += [f"{gain:+.3f}", raw]
+        mark = " (default)" if known["default"] else ""
+        lines.append([known["factor"], f"{known['value']:g}{mark}", *cells])
     return _source(*names) + _rows(lines)
 
 
@@ -170,9 +183,10 @@ _KINDS: Final[Mapping[str, Callable[..., str]]] = {
     "kept": kept_table,
     "variants": variants_table,
     "fewer": fewer_table,
+    "time": time_table,
     "sensitivity": sensitivity_table,
 }
-_EACH: Final = {"arms", "lexical", "tuned", "kept"}
+_EACH: Final = {"arms", "lexical", "tuned", "kept", "time"}
 
 
 def _render(kind: str, names: Sequence[str]) -> str:
