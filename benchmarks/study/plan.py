@@ -275,7 +275,7 @@ def _confirm(teacher: str) -> list[Experiment]:
         "compare.custom": {"senses": REACH, "refined16": {**CODE, "cache.refine": True}},
     })  # fmt: skip
     return [
-        Experiment(f"{teacher}-fresh", "On fresh text: does a changed sense loss beat plain KD, all tuned alike?", live),
+        Experiment(f"{teacher}-fresh", "On fresh text: does a changed sense loss beat plain KD, tuned alike?", live),
         Experiment(f"{teacher}-fresh64", "The same from 64 stored tokens, without the teacher", stored),
     ]
 
