@@ -147,6 +147,7 @@ def _time(teacher: str) -> Experiment:
         "compare.seeds": [0, 1, 2, 3, 4],
         "compare.budget": "time",
         "compare.costs": {"kd": 1.0, "dskd-own": COST},
+        **({} if teacher == "stories3m" else {"loss.pull": "teacher"}),
     })  # fmt: skip
     return Experiment(f"{teacher}-time", "Does it at equal time, at the start values?", tree)
 
@@ -313,6 +314,8 @@ def _reach(teacher: str) -> Experiment:
 def _pieces(teacher: str) -> list[Experiment]:
     # One folder for all: what a variant does not touch (plain KD above all) is trained once.
     plain = changed(base(teacher, f"{teacher}-little"), {"loss.lambda": LAMBDA, "cache": CACHED})
+    if teacher != "stories3m":  # The plain pull hurts there, whatever is added to it.
+        plain = changed(plain, {"loss.pull": "teacher"})
     arms = {"compare.arms": ["kd", "dskd"], "compare.custom": dict(PIECES)}
     own = {"compare.arms": ["kd", "dskd-own"]}
     found = [Experiment(f"{teacher}-pieces", "What does each part add, and each change of a free choice?",
