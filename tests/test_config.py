@@ -30,10 +30,11 @@ def tree() -> dict[str, Any]:
     }
 
 
-def test_defaults_are_the_method_s_starting_values() -> None:
+def test_defaults_are_the_method_s_starting_values_but_where_the_study_changed_them() -> None:
     recipe = recipe_from_tree(tree(), "t")
     assert (recipe.loss.alpha, recipe.loss.tau, recipe.loss.lam, recipe.loss.mu) == (0.7, 2.0, 1.0, 0.0)
-    assert (recipe.loss.kappa, recipe.loss.effective_margin, recipe.loss.positions) == (5, 0.8, "all")
+    assert (recipe.loss.kappa, recipe.loss.pull) == (1, "teacher")
+    assert (recipe.loss.effective_margin, recipe.loss.positions) == (0.8, "all")
     assert (recipe.senses.k, recipe.senses.samples_per_token, recipe.senses.minimum_support) == (10, 200, 2)
     assert (recipe.senses.assignment, recipe.linking.max_pieces) == ("predicted", 3)
     assert recipe_from_tree(tree(), "t", ["loss.push=relative"]).loss.effective_margin == 0.0

@@ -13,6 +13,7 @@ PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {
             "positions": {"fraction": 0.4, "minimum": 25},
             "neighbours": 25,
             "kappa": 5,
+            "pull": "absolute",
             "push": "absolute",
             "margin": 1.0,
             "lambda": 1.0,

@@ -274,7 +274,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     "tau": {"loss__tau": 3.0},
     "kappa": {"loss__kappa": 3},
     "push": {"loss__push": "relative"},
-    "reach": {"loss__pull": "teacher"},
     "stored": {"cache": {"mode": "before", "top": 9}},
     "states": {"loss__mu": 1.0},
     "student": {"cache": {"mode": "before", "trunk": True}},
@@ -310,6 +309,8 @@ def test_a_cache_of_anything_else_is_refused_with_both_sides_named(tmp_path: Pat
     room.train(steps=1, cache={"mode": "before"})
     for key, overrides in OTHERS.items():
         refused(room, key, overrides=overrides)
+    distances = room.request(room.recipe(cache={"mode": "before"}), cache_blocks()).made_from["reach"]
+    refused(room, "reach", reach=distances | {"unit": 64.0})
     message = refused(room, "tau", overrides=OTHERS["tau"])
     assert "made from tau 2.0" in message
     assert "expected: tau 3.0" in message
@@ -358,6 +359,6 @@ def test_bytes_per_position_from_the_file(tmp_path: Path) -> None:
     found = room.files()
     blocks = cache_blocks(packed=True)
     positions = sum(int((blocks[number]["labels"][1:] >= 0).sum()) for number in range(len(blocks)))
-    # Nine ids of one byte, nine float16, a tail of four bytes, four slots of one byte.
-    assert len(found["blocks.bin"]) == positions * (9 + 18 + 4 + 4)
+    # Nine ids of one byte, nine float16, a tail of four bytes, four slots of one byte, a distance of two.
+    assert len(found["blocks.bin"]) == positions * (9 + 18 + 4 + 4 + 2)
     assert json.loads(found["manifest.json"])["facts"]["bytes_per_position"] == 35

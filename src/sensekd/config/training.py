@@ -100,7 +100,7 @@ class LossConfig(LaterKeys):
     """
 
     later: ClassVar[tuple[str, ...]] = (
-        "assignment", "assignment_temperature", "confidence", "anneal", "push_temperature", "pull",
+        "assignment", "assignment_temperature", "confidence", "anneal", "push_temperature",
     )  # fmt: skip
 
     alpha: NonNegative = 0.7
@@ -109,8 +109,8 @@ class LossConfig(LaterKeys):
     mu: NonNegative = 0.0
     beta_positive: NonNegative = 1.0
     beta_negative: NonNegative = 1.0
-    kappa: Positive = 5
-    pull: Literal["absolute", "teacher"] = "absolute"
+    kappa: Positive = 1
+    pull: Literal["absolute", "teacher"] = "teacher"
     push: Literal["absolute", "relative", "contrastive"] = "absolute"
     margin: Annotated[float, Field(allow_inf_nan=False)] | None = None
     push_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
@@ -135,7 +135,7 @@ class LossConfig(LaterKeys):
         changed = self.assignment != "nearest" or self.confidence != "off" or self.pull != "absolute"
         if self.targets == "published" and changed:
             raise ValueError(
-                "targets: published knows no `assignment: soft`, no `confidence` and no `pull: teacher`: leave them out"
+                "targets: published knows no `assignment: soft` and no `confidence`, and needs `pull: absolute`"
             )
         return self
 
