@@ -10,6 +10,7 @@ import pytest
 import yaml
 from benchmarks.study import tables
 from benchmarks.study.plan import changed, plan
+from benchmarks.study.run import as_run
 from benchmarks.study.texts import SIZE, documents_of_books, split_of
 
 from sensekd.config import load_recipe
@@ -27,7 +28,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_experiment_is_a_recipe_that_loads(tmp_path: Path) -> None:
     for name, experiment in plan().items():
         path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(experiment.tree, allow_unicode=True), encoding="utf-8")
+        path.write_text(yaml.safe_dump(as_run(experiment), allow_unicode=True), encoding="utf-8")
         assert load_recipe(path, ()).compare.trained
 
 

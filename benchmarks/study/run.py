@@ -17,6 +17,9 @@ from benchmarks.study.plan import RESULTS, ROOT, Experiment, plan
 KEPT = ("arms", "summary", "differences", "multiplicity", "equal_time", "tuning", "coverage", "factors", "from_default",
         "failed", "skipped", "items")  # fmt: skip
 
+START = {"alpha": 0.7, "kappa": 5, "pull": "absolute"}
+"""What the loss started from when the study ran; its results are the defaults now."""
+
 
 def _cpu() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -37,13 +40,18 @@ def _portable(value: Any) -> Any:
     return value.replace(data, "${SENSEKD_DATA}") if isinstance(value, str) else value
 
 
+def as_run(experiment: Experiment) -> dict[str, Any]:
+    """The recipe of an experiment, with what it leaves to the defaults of its time."""
+    return {**experiment.tree, "loss": {**START, **experiment.tree.get("loss", {})}}
+
+
 def run(experiment: Experiment) -> Path:
     """Run one experiment, going on where it was left, and write `docs/study/<name>.json`."""
     output = Path(experiment.tree["output"])
     output.parent.mkdir(parents=True, exist_ok=True)
     recipe = ROOT / "recipes" / f"{experiment.name}.yaml"
     recipe.parent.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(experiment.tree, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(as_run(experiment), sort_keys=False, allow_unicode=True)
     recipe.write_text(text, encoding="utf-8")
     command = [str(Path(sys.executable).with_name("sensekd")), "compare", str(recipe)]
     before = _cpu()
