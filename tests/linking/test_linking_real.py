@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from sensekd.lexicon import Lexicon, merge
-from sensekd.lexicon.wordnet import read_wordnet
 from sensekd.linking import TokenRelations, link, single_token_antonyms
 
 pytestmark = pytest.mark.data
@@ -29,9 +28,8 @@ TOKENIZERS = [
 
 
 @pytest.fixture(scope="module")
-def wordnet(data_dir: Path) -> Lexicon:
-    pytest.importorskip("wn")
-    return merge([read_wordnet(data_dir / "lexicon/wordnet/wordnet-3.0.lmf.xml.xz")])
+def wordnet(wordnet_3: tuple[Any, float]) -> Lexicon:
+    return merge([wordnet_3[0]])
 
 
 @pytest.fixture(scope="module")
