@@ -383,6 +383,16 @@ def _sensitivity(teacher: str) -> Experiment:
     return Experiment(f"{teacher}-sensitivity", "Does one default serve several teachers?", tree, sensitivity=True)
 
 
+def _sensitivity_of_reach(teacher: str) -> Experiment:
+    tree = changed(_sensitivity(teacher).tree, {
+        "name": f"study-{teacher}-sensitivity-reach",
+        "output": f"{ROOT}/{teacher}-sensitivity-reach",
+        "loss.pull": "teacher",
+        "compare.sensitivity": {"lambda": [0.3, 1.0, 3.0, 10.0], "kappa": [1, 5]},
+    })  # fmt: skip
+    return Experiment(f"{teacher}-sensitivity-reach", "The same of the pull that ends at the teacher", tree, True)
+
+
 def plan() -> dict[str, Experiment]:
     """All experiments by name, in the order in which they are run."""
     pairs = ("stories3m", "books4k")
@@ -404,6 +414,7 @@ def plan() -> dict[str, Experiment]:
         *(_time(teacher) for teacher in pairs),
         *(_fewer(teacher) for teacher in pairs),
         *(_sensitivity(teacher) for teacher in pairs),
+        *(_sensitivity_of_reach(teacher) for teacher in pairs),
         *_regimes("books4k"),
         *_pieces("books4k"),
     ]
