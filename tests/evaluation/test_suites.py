@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from forked import unfollowed
 from sensekd.errors import InputError
 from sensekd.evaluation.suites import multiple_choice, read_questions
 
@@ -178,5 +179,6 @@ def test_importing_the_room_imports_nothing_heavy() -> None:
         "import sys, sensekd.evaluation.suites, sensekd.evaluation.compare, sensekd.evaluation.intrinsic;"
         "print([name for name in ('lm_eval', 'transformers', 'datasets', 'scipy') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=unfollowed())
     assert done.stdout.strip() == "[]"

@@ -14,6 +14,7 @@ from typing import Any
 import sample_results
 from tiny_run import write_inputs
 
+from forked import unfollowed
 from sensekd.pipeline.stages import content_id
 
 # What differs between equal runs.
@@ -56,7 +57,10 @@ class Nursery:
 @contextmanager
 def nursery(folder: Path) -> Iterator[Nursery]:
     """A nursery for as long as the block runs."""
-    process = subprocess.Popen([sys.executable, str(NURSERY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # Coverage would gain nothing: forks that are killed, or end without a farewell, say nothing of what they ran.
+    process = subprocess.Popen(
+        [sys.executable, str(NURSERY)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=unfollowed()
+    )
     assert process.stdout is not None
     assert process.stdin is not None
     try:

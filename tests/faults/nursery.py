@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import json
 import os
 import resource
@@ -164,6 +165,7 @@ def load() -> None:
     for path in sorted(root.rglob("*.py")):
         name = ".".join(path.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__")
         __import__(name)
+    gc.freeze()  # The Trainer collects garbage, a fork would then copy all that it walks over.
 
 
 def main() -> None:

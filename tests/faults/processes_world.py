@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tiny_run import write_inputs, write_recipe
 
+from forked import unfollowed
 from tally import Tally
 
 STEPS = 40
@@ -61,22 +62,22 @@ def launcher_of(processes: int) -> list[str]:
 
 
 def start(world: World, output: Path, processes: int, *options: str) -> subprocess.Popen[str]:
-    """`sensekd distill` as a user starts it."""
+    """`sensekd distill` as a user starts it; not measured, since most of what is started so is killed."""
     sets = ["--set", f"output={output}"]
     for option in options:
         sets += ["--set", option]
     command = [*launcher_of(processes), "-m", "sensekd.cli.main", "distill", str(world.recipe), "--json", *sets]
-    return popen(command)
+    return popen(command, unfollowed())
 
 
-def popen(command: list[str]) -> subprocess.Popen[str]:
+def popen(command: list[str], environment: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
     """A process of this machine's CPU, whose outputs are read."""
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={**environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 

@@ -52,8 +52,18 @@ def one(world: World) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two(world: World) -> tuple[Path, list[dict[str, Any]], str]:
+def killed(world: World) -> Path:
+    """The folder of a training in two processes of torchrun of which one was killed, and the other has said so."""
+    output = world.run("killed-two")
+    survivors_say_it_once(kill_at_random(world, output, 2, 1, kill_one(1), Tally(lambda name, value: None)))
+    return output
+
+
+@pytest.fixture(scope="module")
+def two(world: World, killed: Path) -> tuple[Path, list[dict[str, Any]], str]:
     """Two processes of torchrun, left alone: a comparison that tunes, `run`, and `compare` in the same folder.
+
+    At their end they go on with the training that was killed, since two processes take longer to start than to train.
 
     Returns:
         The folder, what the commands said on standard output, and all of standard error.
@@ -64,14 +74,15 @@ def two(world: World) -> tuple[Path, list[dict[str, Any]], str]:
         ["compare", str(world.recipe), *sets, "--set", "compare.budget=time"],
         ["run", str(world.recipe), *sets],
         ["compare", str(world.recipe), *sets],
+        ["distill", str(world.recipe), "--json", "--set", f"output={killed}"],
     ]
     (output / "commands.json").write_text(json.dumps(commands))
     worker = Path(__file__).with_name("together_worker.py")
     process = popen([*launcher_of(2), str(worker), str(output / "commands.json"), str(output)])
-    out, err = process.communicate(timeout=600)  # Three commands; a busy machine takes minutes for them.
+    out, err = process.communicate(timeout=600)  # Four commands; a busy machine takes minutes for them.
     assert process.returncode == 0, err[-4000:]
     for rank in range(2):
-        assert json.loads((output / f"codes-{rank}.json").read_text()) == [2, 0, 0], err[-4000:]
+        assert json.loads((output / f"codes-{rank}.json").read_text()) == [2, 0, 0, 0], err[-4000:]
     return output, [json.loads(line) for line in out.strip().splitlines()], err
 
 
@@ -100,15 +111,19 @@ def test_resume_after_sigkill_of_one_process(world: World, one: Path, told: Tall
     assert resumed_to_the_bit(world, output, 1, one) > 0
 
 
-def test_resume_after_a_rank_of_two_is_killed(world: World, two: tuple[Path, Any, str], told: Tally) -> None:
-    output = world.run("killed-two")
-    survivors_say_it_once(kill_at_random(world, output, 2, 1, kill_one(1), told))
-    assert resumed_to_the_bit(world, output, 2, two[0]) > 0
+def test_resume_after_a_rank_of_two_is_killed(
+    killed: Path, two: tuple[Path, list[dict[str, Any]], str], told: Tally
+) -> None:
+    told.add("faults", "kills")
+    told.add("faults", "kills that met a command alive")
+    whole, said, _ = two
+    assert said[2]["resumed_from"] > 0
+    assert weights_of(killed).read_bytes() == weights_of(whole).read_bytes()
 
 
 def test_run_and_compare_in_two_processes(two: tuple[Path, list[dict[str, Any]], str]) -> None:
     output, said, err = two
-    assert [set(each["summary"]) for each in said] == [{"teacher", "pruned", "dskd"}, {"teacher", "kd", "dskd"}]
+    assert [set(each["summary"]) for each in said[:2]] == [{"teacher", "pruned", "dskd"}, {"teacher", "kd", "dskd"}]
     assert [row["arm"] for row in said[1]["differences"] if row["metric"] == "kl"] == ["teacher", "dskd"]
     # One process reports what is done; of what `run` did `compare` does only the rest again.
     notes = [line.partition("] ")[2] for line in err.splitlines() if line.startswith("[")]
@@ -132,7 +147,7 @@ def test_what_is_reported_is_the_student_that_was_saved(world: World, two: tuple
     output, said, _ = two
     recipe = load_recipe(world.recipe, [f"output={output}"])
     found = evaluate_folder(recipe, output / "students" / "dskd-0", Silent())["metrics"]
-    for each in said:
+    for each in said[:2]:
         told = {name: row["mean"] for name, row in each["summary"]["dskd"].items()}
         assert told.keys() >= {"ce", "kl", "agreement", "quiz"}
         assert told == {name: found[name] for name in told}

@@ -64,7 +64,11 @@ def test_the_second_run_names_the_first_and_writes_nothing(home: Nursery, tmp_pa
     assert rests(tmp_path / "run") == []
 
 
-def test_parts_are_held_side_by_side_but_not_twice_nor_beside_a_run(tmp_path: Path) -> None:
+def test_parts_are_held_side_by_side_but_not_twice_nor_beside_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_GRACE", 0.1)
+
     def refused(other: AbstractContextManager[None]) -> str:
         with pytest.raises(InputError, match="another run works in") as caught, other:
             pass

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import gzip
 import lzma
-import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from sensekd.errors import InputError
@@ -120,10 +120,8 @@ def test_an_installed_lexicon_reads_like_its_file(tiny: Path, tmp_path: Path, mo
 
 
 @pytest.mark.data
-def test_the_whole_of_wordnet(data_dir: Path) -> None:
-    start = time.process_time()
-    frame = read_wordnet(data_dir / "lexicon/wordnet/wordnet-3.0.lmf.xml.xz")
-    seconds = time.process_time() - start
+def test_the_whole_of_wordnet(data_dir: Path, wordnet_3: tuple[pl.DataFrame, float]) -> None:
+    frame, seconds = wordnet_3
     lexicon = merge([frame])
     assert seconds < 25
     assert {"felicitous", "glad", "unhappy"} <= set(lexicon.of("happy")["tail"])

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sensekd.lexicon import Lexicon, merge
-from sensekd.lexicon.wordnet import read_wordnet
 from sensekd.linking import TokenRelations, link, single_token_antonyms
 
 pytestmark = pytest.mark.data
+
+Linked = Callable[[str, int], tuple[Any, TokenRelations, float]]
 
 # Folder, rows of the model's embedding, smallest number of heads that must link with WordNet 3.0.
 TOKENIZERS = [
@@ -24,19 +28,29 @@ TOKENIZERS = [
 
 
 @pytest.fixture(scope="module")
-def wordnet(data_dir: Path) -> Lexicon:
-    pytest.importorskip("wn")
-    return merge([read_wordnet(data_dir / "lexicon/wordnet/wordnet-3.0.lmf.xml.xz")])
+def wordnet(wordnet_3: tuple[Any, float]) -> Lexicon:
+    return merge([wordnet_3[0]])
+
+
+@pytest.fixture(scope="module")
+def linked(data_dir: Path, wordnet: Lexicon) -> Linked:
+    """Gives a tokenizer, its relations and the seconds that they took; each is linked once."""
+    from transformers import AutoTokenizer
+
+    @cache
+    def linked(folder: str, vocabulary: int) -> tuple[Any, TokenRelations, float]:
+        tokenizer = AutoTokenizer.from_pretrained(data_dir / folder)
+        start = time.process_time()
+        relations = link(wordnet, tokenizer, vocabulary=vocabulary, floor=0.9)
+        return tokenizer, relations, time.process_time() - start
+
+    return linked
 
 
 @pytest.mark.parametrize(("folder", "vocabulary", "least"), TOKENIZERS)
-def test_heads_and_neighbours(data_dir: Path, wordnet: Lexicon, folder: str, vocabulary: int, least: int) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(data_dir / folder)
-    start = time.process_time()
-    relations = link(wordnet, tokenizer, vocabulary=vocabulary, floor=0.9)
-    assert time.process_time() - start < 20
+def test_heads_and_neighbours(linked: Linked, folder: str, vocabulary: int, least: int) -> None:
+    tokenizer, relations, seconds = linked(folder, vocabulary)
+    assert seconds < 20
     coverage = relations.coverage
     assert coverage.heads >= least
     assert coverage.dropped["not_spelled"] == 0
@@ -62,19 +76,16 @@ def test_heads_and_neighbours(data_dir: Path, wordnet: Lexicon, folder: str, voc
 
 @pytest.mark.parametrize(("folder", "vocabulary", "least"), TOKENIZERS[:4])
 def test_of_all_tokens_that_decode_to_a_related_word_95_per_cent_are_heads(
-    data_dir: Path, wordnet: Lexicon, folder: str, vocabulary: int, least: int
+    linked: Linked, wordnet: Lexicon, folder: str, vocabulary: int, least: int
 ) -> None:
     """The denominator needs no linker; the published rule (" word" is one token) stands beside it."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(data_dir / folder)
+    tokenizer, relations, _ = linked(folder, vocabulary)
     lemmas = wordnet.relations["head"].unique().to_list()
     folded = {lemma.casefold() for lemma in lemmas}
     spelling = {index for index in range(len(tokenizer)) if tokenizer.decode([index]).strip().casefold() in folded}
     spelling -= set(tokenizer.all_special_ids)
-    relations = link(wordnet, tokenizer, vocabulary=vocabulary)
-    linked = (relations.synonym_indptr.diff() > 0) | (relations.antonym_indptr.diff() > 0)
-    heads = set(linked.nonzero().flatten().tolist())
+    related = (relations.synonym_indptr.diff() > 0) | (relations.antonym_indptr.diff() > 0)
+    heads = set(related.nonzero().flatten().tolist())
     assert len(spelling) >= least
     assert len(heads & spelling) >= 0.95 * len(spelling)
     single = [

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from inside import jobs_inside
 from test_pipeline import Notes, without_times
 
 from sensekd.config import ARMS
@@ -24,6 +25,7 @@ SMALL = (
 )
 
 
+@jobs_inside()
 def test_every_stage_then_nothing_again(tmp_path: Path) -> None:
     output = tmp_path / "demo"
     results = run_demo(output, SMALL, first := Notes(), "sensekd demo")

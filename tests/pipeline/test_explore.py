@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inside import jobs_inside
 from tiny_run import write_inputs
 from typer.testing import CliRunner
 
@@ -30,6 +31,7 @@ def embedded(page: Path, name: str = "explorer") -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+@jobs_inside()
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one arm."""
     tree = write_inputs(tmp_path_factory.mktemp("explore"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from inside import jobs_inside
 from tiny_run import write_inputs, write_recipe
 
 from sensekd.config import LexiconConfig, load_recipe
@@ -46,6 +47,7 @@ def tree_of(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+@jobs_inside()
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("withheld")
     path = write_recipe(folder, tree_of(folder))

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from inside import jobs_inside
 from test_pipeline import Notes, without_times
 from tiny_run import write_corpus, write_inputs, write_recipe
 
 from sensekd.config import load_recipe
 from sensekd.errors import InputError
-from sensekd.pipeline import runner
-from sensekd.pipeline.jobs import Bench, Job
+from sensekd.pipeline.jobs import Job
 from sensekd.pipeline.overlap import note_overlap
 from sensekd.pipeline.run import compare
 from sensekd.pipeline.sensitivity import sensitivity
-from sensekd.pipeline.stages import Progress, Silent, Stages
+from sensekd.pipeline.stages import Silent, Stages
 from sensekd.pipeline.tuning import open_test_split
 from sensekd.pipeline.workspace import Workspace
 from sensekd.report.table import plain_table
@@ -30,23 +29,8 @@ pytest.importorskip("lm_eval", reason="needs the extra `eval`")
 DIVERGES, HIGH = 1e30, 0.02
 
 
-class Inside:
-    """A worker in this process: starting one costs more than the jobs do."""
-
-    def __init__(self, work: Workspace) -> None:
-        self._bench = Bench(work)
-
-    def __enter__(self) -> Inside:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def run(self, job: Job, progress: Progress) -> None:
-        self._bench.run(Job(**json.loads(json.dumps(asdict(job)))), progress)
-
-
 @pytest.fixture(scope="module")
+@jobs_inside()
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("matched")
     tree = write_inputs(folder)
@@ -62,9 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict
         "sensitivity": {"lambda": [4.0], "kappa": [], "k": [1], "margin": [], "seeds": [0]},
     }
     recipe = write_recipe(folder, tree)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "Worker", Inside)
-        return folder, recipe, compare(load_recipe(recipe), Notes(), "sensekd compare recipe.yaml")
+    return folder, recipe, compare(load_recipe(recipe), Notes(), "sensekd compare recipe.yaml")
 
 
 def record(folder: Path, name: str) -> dict[str, Any]:

@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from inside import jobs_inside
 from tiny_run import write_inputs, write_recipe
+from typer.testing import CliRunner
 
+from sensekd.cli.main import app
 from sensekd.config import load_recipe
 from sensekd.pipeline.run import compare
 from sensekd.pipeline.stages import Progress
@@ -45,6 +49,7 @@ def without_times(path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+@jobs_inside()
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("tiny")
     recipe = write_recipe(folder, write_inputs(folder))
@@ -81,6 +86,7 @@ def test_the_sense_loss_changes_the_student(finished: tuple[Path, Path, dict[str
     assert by_arm["kd", 0] != by_arm["kd", 1]
 
 
+@jobs_inside()
 def test_nothing_is_run_again_and_what_changed_is(finished: tuple[Path, Path, dict[str, Any]]) -> None:
     folder, recipe, _ = finished
     before = without_times(folder / "run" / "results.json")
@@ -98,12 +104,14 @@ def test_nothing_is_run_again_and_what_changed_is(finished: tuple[Path, Path, di
 
 
 def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    """All jobs one after the other in this process, which is no worker, and beside each other in two that are."""
     recipe = write_recipe(tmp_path, write_inputs(tmp_path))
     found, students = [], []
     for workers in (1, 2):
         output = tmp_path / f"run{workers}"
         overrides = [f"compare.workers={workers}", "compare.seeds=[0]", f"output={output}"]
-        compare(load_recipe(recipe, overrides), Notes(), "c")
+        with jobs_inside() if workers == 1 else nullcontext():
+            compare(load_recipe(recipe, overrides), Notes(), "c")
         found.append(without_times(output / "results.json"))
         assert found[-1]["provenance"]["recipe"]["compare"].pop("workers") == workers
         students.append((output / "students" / "dskd-0" / "model.safetensors").read_bytes())
@@ -111,6 +119,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
     assert students[0] == students[1]
 
 
+@jobs_inside()
 def test_a_recipe_that_drops_its_lexicon_reuses_nothing_made_with_it(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, write_inputs(tmp_path))
     small = ["compare.seeds=[0]", "compare.arms=[dskd]", "compare.baseline=dskd"]
@@ -121,6 +130,7 @@ def test_a_recipe_that_drops_its_lexicon_reuses_nothing_made_with_it(tmp_path: P
     assert without_times(tmp_path / "run" / "results.json")["coverage"]["linking"] is None
 
 
+@jobs_inside()
 def test_what_is_damaged_is_made_again(finished: tuple[Path, Path, dict[str, Any]]) -> None:
     folder, recipe, _ = finished
     (folder / "run" / "relations" / "relations.safetensors").write_bytes(b"cut")
@@ -148,7 +158,7 @@ def sensekd(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_ctrl_c_exits_130_and_the_next_start_goes_on(tmp_path: Path) -> None:
     tree = write_inputs(tmp_path)
-    tree["training"] |= {"steps": 400, "save_every": 5}
+    tree["training"] |= {"steps": 200, "save_every": 5}
     recipe = str(write_recipe(tmp_path, tree))
     work, student = tmp_path / "run" / "work", tmp_path / "run" / "students" / "dskd-0"
     process = started("run", recipe)
@@ -164,16 +174,19 @@ def test_ctrl_c_exits_130_and_the_next_start_goes_on(tmp_path: Path) -> None:
     assert not student.exists()
     assert not list((tmp_path / "run").rglob(".*"))
 
-    second = sensekd("run", recipe)
-    assert second.returncode == 0, second.stderr
+    # What goes on is a process again, but one that has the libraries already: this one.
+    with jobs_inside():
+        second = CliRunner().invoke(app, ["run", recipe])
+    assert second.exit_code == 0, second.output
     for stage in ("tokens train", "linking", "sample", "senses", "coverage"):
         assert f"{stage}: reused" in second.stderr
     record = json.loads((tmp_path / "run" / "records" / "dskd-0.json").read_text())
     assert record["resumed_from"] >= 5
     assert not list(work.glob("*/checkpoint-*"))
 
-    untouched = sensekd("run", recipe, "--set", f"output={tmp_path / 'other'}")
-    assert untouched.returncode == 0, untouched.stderr
+    with jobs_inside():
+        untouched = CliRunner().invoke(app, ["run", recipe, "--set", f"output={tmp_path / 'other'}"])
+    assert untouched.exit_code == 0, untouched.output
     other = tmp_path / "other" / "students" / "dskd-0"
     assert (student / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
 

@@ -1,8 +1,8 @@
-"""A capture in a process of its own, which may be killed: `capture_worker.py FOLDER WORK`."""
+"""A capture in a process of its own, which may be killed."""
 
 from __future__ import annotations
 
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from senses_fakes import FakeTeacher, corpus, identity, random_documents, settings
@@ -19,8 +19,13 @@ def small_steps() -> None:
     pool._BLOCK, rows._FIRST, pool._MAPPED = 16, 4, 512
 
 
-def main(folder: Path, work: Path) -> None:
-    """Capture with a record after every batch, and say on standard output how far it is."""
+def main(folder: Path, work: Path, line: Connection | None = None) -> None:
+    """Capture with a record after every batch, and say over the line how many windows are done."""
+
+    def say(done: int, total: int) -> None:
+        if line is not None:
+            line.send(done)
+
     small_steps()
     capture_into(
         folder,
@@ -28,10 +33,6 @@ def main(folder: Path, work: Path) -> None:
         corpus(DOCUMENTS),
         CONFIG,
         identity(),
-        lambda done, total: print(done, total, flush=True),
+        say,
         CapturePlan(work=work, every=0.0),
     )
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

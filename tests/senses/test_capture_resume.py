@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,12 @@ import numpy as np
 import pytest
 from senses_fakes import FakeTeacher, corpus, identity, settings
 
+from forked import ended, forked
 from sensekd.senses import pool, rows
 from sensekd.senses.capture import CapturePlan, capture_into
 from sensekd.senses.journal import Journal
 from sensekd.senses.rows import RowFile
 from tally import Tally
-
-WORKER = Path(capture_worker.__file__)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -29,8 +30,21 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def started(folder: Path, work: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, str(WORKER), str(folder), str(work)], stdout=subprocess.PIPE, text=True)
+def started(folder: Path, work: Path) -> tuple[BaseProcess, Connection]:
+    """A capture, and the line over which it says how far it is."""
+    line, end = multiprocessing.Pipe(duplex=False)
+    process = forked(capture_worker.main, folder, work, end)
+    end.close()
+    return process, line
+
+
+def heard(line: Connection) -> list[int]:
+    """Everything that is still said before the end."""
+    found: list[int] = []
+    with suppress(EOFError):
+        while True:
+            found.append(line.recv())
+    return found
 
 
 def run_with_kills(tmp_path: Path, kills: int, seed: int, told: Tally) -> int:
@@ -40,27 +54,25 @@ def run_with_kills(tmp_path: Path, kills: int, seed: int, told: Tally) -> int:
     met = 0
     done_before = 0
     for _ in range(kills):
-        process = started(folder, work)
-        assert process.stdout is not None
+        process, line = started(folder, work)
         done = 0
-        for _ in range(generator.randint(1, 4)):
-            line = process.stdout.readline()
-            done = int(line.split()[0]) if line else done
+        with suppress(EOFError):
+            for _ in range(generator.randint(1, 4)):
+                done = line.recv()
         time.sleep(generator.random() * 0.004)
-        alive = process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        alive = ended(process) == -signal.SIGKILL
         met += alive
         told.add("faults", "kills")
         told.add("faults", "kills that met a command alive", int(alive))
         if alive and done:
             assert done > done_before, "it goes on from its record, not from the start"
             done_before = done
-    process = started(folder, work)
-    said = process.communicate()[0].splitlines()
-    assert process.returncode == 0
+    process, line = started(folder, work)
+    said = heard(line)
+    assert ended(process) == 0
     if done_before > 0 and said:
-        assert int(said[0].split()[0]) > done_before
+        assert said[0] > done_before
     assert not work.exists(), "a finished capture leaves no journal"
     capture_worker.main(tmp_path / "whole", tmp_path / "other")
     assert files(folder) == files(tmp_path / "whole")

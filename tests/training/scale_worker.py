@@ -1,16 +1,18 @@
-"""One of the processes whose modules are sharded; started by torchrun. Argument: folder."""
+"""One of the processes whose modules are sharded."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from safetensors.torch import save_file
 from scale_world import CASES, train
 
-folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
-for number, case in enumerate(CASES):
-    found = train(*case, rank, int(os.environ["WORLD_SIZE"]))
-    if rank == 0:
-        save_file({name: value.contiguous() for name, value in found.items()}, folder / f"{number}.safetensors")
+
+def main(folder: Path) -> None:
+    """Train every case, and let the first process write what came of it."""
+    rank = int(os.environ["RANK"])
+    for number, case in enumerate(CASES):
+        found = train(*case, rank, int(os.environ["WORLD_SIZE"]))
+        if rank == 0:
+            save_file({name: value.contiguous() for name, value in found.items()}, folder / f"{number}.safetensors")

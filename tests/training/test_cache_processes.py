@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import cache_worker
 import pytest
 from safetensors.torch import load_file
 
-_WORKER = Path(__file__).with_name("cache_worker.py")
+from forked import ended, forked, ranks
 
 
 def launch(folder: Path, processes: int, batch_size: int, mode: str, **environment: str) -> int:
     folder.mkdir(exist_ok=True)
-    runner = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(runner if processes > 1 else []), str(_WORKER), str(folder), str(batch_size), mode]
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
-    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False, timeout=300)
-    assert done.returncode in (0, -9), done.stderr[-4000:]
-    return done.returncode
+    said = folder / "said.txt"
+    if processes > 1:
+        ranks(processes, cache_worker.main, folder, batch_size, mode, said=said)
+        return 0
+    code = ended(forked(cache_worker.main, folder, batch_size, mode, said=said, environment=environment))
+    assert code in (0, -9), said.read_text()[-4000:]
+    return code
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from data_world import byte_tokenizer, runs, write_jsonl
 from training_world import VOCABULARY, tiny, tokenizer
 from transformers import GenerationConfig
 
+from forked import ended, forked
 from sensekd.config import CorpusConfig, RespondConfig
 from sensekd.corpus import ids_hash
 from sensekd.errors import InputError, SenseKDError
@@ -151,31 +151,21 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from sensekd.config import RespondConfig
-from sensekd.training import respond as module
-from test_data_respond import asked, some_prompts
+def respond_and_die(folder: Path) -> None:
+    """In a process of its own, which is killed when six prompts are answered."""
+    module._CHUNK = 3  # type: ignore[misc]
 
-module._CHUNK = 3
+    def progress(done: int, total: int) -> None:
+        if done == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def progress(done, total):
-    if done == 6 and sys.argv[2] == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-
-config = RespondConfig(tokens=4, temperature=1.0)
-module.respond(asked(), some_prompts(), config, Path(sys.argv[1]), progress)
-"""
+    respond(asked(), some_prompts(), RespondConfig(tokens=4, temperature=1.0), folder, progress)
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CHUNK", 3)
     respond(asked(), some_prompts(), RespondConfig(tokens=4, temperature=1.0), tmp_path / "whole")
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "parts")]
-    here = str(Path(__file__).parent)
-    killed = subprocess.run([*command, "kill"], cwd=here, check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL
+    assert ended(forked(respond_and_die, tmp_path / "parts")) == -signal.SIGKILL
     assert not (tmp_path / "parts").exists()
     assert len(list(tmp_path.glob("parts-partial-*/*.npy"))) == 2
     respond(asked(), some_prompts(), RespondConfig(tokens=4, temperature=1.0), tmp_path / "parts")

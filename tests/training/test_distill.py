@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import load_file
 from training_world import VOCABULARY, blocks, edges, recipe, table, tiny, tokenizer
 
+from forked import unfollowed
 from sensekd.config import LossConfig
 from sensekd.errors import InputError, SenseKDError
 from sensekd.training.checkpoints import checkpoints, newest_checkpoint, step_of
@@ -25,9 +25,6 @@ from sensekd.training.students import make_student
 from sensekd.training.trunk import capture_inputs
 
 Weights = dict[str, torch.Tensor]
-
-# The Trainer collects garbage before every training; there is no need to walk over the imported libraries each time.
-gc.freeze()
 
 
 def run(folder: Path, *, double: bool = False, senses: bool = True, steps: int = 6, **overrides: Any) -> DistillResult:
@@ -321,7 +318,7 @@ print(model.config.num_hidden_layers, model.config.use_cache, cached.shape[1])
 def test_the_folder_loads_where_sensekd_is_not(tmp_path: Path) -> None:
     run(tmp_path, student={"layers": 3, "train_top": 1, "shared_trunk": "off"})
     command = [sys.executable, "-c", _STRANGER, str(tmp_path / "student")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=unfollowed())
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["3", "True", "13"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from collections.abc import Callable
@@ -35,7 +34,6 @@ from sensekd.training.failures import (
 )
 from sensekd.training.processes import PeerError, first_to_say
 
-gc.freeze()
 _POISON, _COUNT, _LENGTH = 63, 24, 12
 
 

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
 from tiny_run import write_inputs, write_recipe
 
+from forked import ended, forked, sensekd
+
 _ALONE = [sys.executable, "-m"]
 _ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2"]
 _WRAP = ["--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", "--fsdp_transformer_layer_cls_to_wrap"]
@@ -46,10 +48,8 @@ def test_fsdp2_through_the_trainer_equals_one_process(tmp_path: Path) -> None:
 
 def test_fsdp_on_the_cpu_is_refused_rather_than_run_as_ddp(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, write_inputs(tmp_path))
-    done = subprocess.run(
-        [*_ALONE, "sensekd.cli.main", "distill", str(recipe)],
-        capture_output=True, text=True, timeout=300,
-        env=os.environ | {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert "the launcher asks for FSDP, but on cpu accelerate would run NO in silence" in done.stderr
+    said = tmp_path / "said.txt"
+    launched = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "CUDA_VISIBLE_DEVICES": ""}
+    code = ended(forked(sensekd, "distill", str(recipe), said=said, environment=launched))
+    assert code == 2, said.read_text()[-3000:]
+    assert "the launcher asks for FSDP, but on cpu accelerate would run NO in silence" in said.read_text()

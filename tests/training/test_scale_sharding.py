@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import scale_worker
 import torch
 from safetensors.torch import load_file
 from scale_world import CASES, STEPS, train
 
+from forked import ranks
 from sensekd.errors import InputError
 from sensekd.training.sharding import refuse_launcher
 
@@ -21,13 +20,7 @@ from sensekd.training.sharding import refuse_launcher
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
-    worker = str(Path(__file__).with_name("scale_worker.py"))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*launcher, worker, str(folder)], capture_output=True, text=True, env=environment, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    ranks(2, scale_worker.main, folder, said=folder / "said.txt")
     return folder
 
 
