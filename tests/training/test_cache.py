@@ -361,4 +361,4 @@ def test_bytes_per_position_from_the_file(tmp_path: Path) -> None:
     positions = sum(int((blocks[number]["labels"][1:] >= 0).sum()) for number in range(len(blocks)))
     # Nine ids of one byte, nine float16, a tail of four bytes, four slots of one byte, a distance of two.
     assert len(found["blocks.bin"]) == positions * (9 + 18 + 4 + 4 + 2)
-    assert json.loads(found["manifest.json"])["facts"]["bytes_per_position"] == 35
+    assert json.loads(found["manifest.json"])["facts"]["bytes_per_position"] == 37

@@ -25,7 +25,7 @@ def test_a_pull_that_ends_at_the_teacher_reads_distances_that_others_skip(
     plain, reach = (
         room.recipe(cache=cache, training__log_every=1, loss__pull=pull) for pull in ("absolute", "teacher")
     )
-    alone, _ = room.train(cache=cache, root="alone", **chosen)
+    alone, _ = room.train(cache=cache, root="alone", loss__pull="absolute", **chosen)
     served = serving(room.request(reach, blocks, "alone"))
     assert served == room.request(reach, blocks, "alone"), "a cache without distances serves no such training"
     pulled, told = room.train(cache=cache, loss__pull="teacher", **chosen)
@@ -51,7 +51,8 @@ def test_a_pull_that_ends_at_the_teacher_reads_distances_that_others_skip(
 def test_distances_are_kept_where_they_are_read_alone(tmp_path: Path) -> None:
     room, blocks = Room(tmp_path), cache_blocks()
     cache = {"mode": "before"}
-    made_from = room.request(room.recipe(cache=cache), blocks).made_from
+    plain = room.recipe(cache=cache, loss__pull="absolute")
+    made_from = room.request(plain, blocks).made_from
     assert "reach" not in made_from
     # Without a sense loss nothing is pulled, wherever it would end.
     alike = [
@@ -61,6 +62,6 @@ def test_distances_are_kept_where_they_are_read_alone(tmp_path: Path) -> None:
     assert alike[0] == alike[1]
     dictionary, edge = room.senses
     room.senses = (replace(dictionary, sigma2=3.0), edge)
-    assert room.request(room.recipe(cache=cache), blocks).made_from == made_from, "row ids know no unit"
+    assert room.request(plain, blocks).made_from == made_from, "row ids know no unit"
     reach = room.request(room.recipe(cache=cache, loss__pull="teacher"), blocks).made_from
     assert reach == {**made_from, "reach": {"unit": 4.0, "codec": "plain", "log_probs": "float16"}}

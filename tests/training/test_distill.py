@@ -94,7 +94,10 @@ def by_hand(teacher: Any, student: Any, rows: torch.Tensor, loss: LossConfig) ->
             negative = kept(senses.negative, y) if whole else []
             sums["hidden"].append(d2(h_t))
             if positive:
-                sums["pull"].append(sum(d2(s) for s in positive) / len(positive))
+                centre = torch.stack(positive).mean(0)
+                beyond = d2(centre) - d2(centre, h_t)
+                far = sum(d2(s) for s in positive) / len(positive)
+                sums["pull"].append(far if loss.pull == "absolute" else max(0.0, beyond))
             if negative:
                 hinge = [max(0.0, loss.effective_margin - d2(s)) for s in negative]
                 sums["push"].append(sum(hinge) / len(hinge))
@@ -102,10 +105,11 @@ def by_hand(teacher: Any, student: Any, rows: torch.Tensor, loss: LossConfig) ->
     return found | {"n_pull": float(len(sums["pull"])), "n_push": float(len(sums["push"]))}
 
 
-@pytest.mark.parametrize("chunked", ["off", "on"])
-def test_first_loss_against_a_loop_over_positions(chunked: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("chunked", "pull"), [("off", "teacher"), ("on", "absolute")])
+def test_first_loss_against_a_loop_over_positions(chunked: str, pull: str, tmp_path: Path) -> None:
     chosen = {
         "loss__chunked": chunked,
+        "loss__pull": pull,
         "loss__mu": 0.3,
         "loss__lambda": 0.9,
         "loss__margin": 6.0,
@@ -122,7 +126,12 @@ def test_first_loss_against_a_loop_over_positions(chunked: str, tmp_path: Path) 
     found = result.history[0]
     for name, value in wanted.items():
         assert found[name] == pytest.approx(value, rel=2e-4), name
-    weighted = wanted["ce"] + 0.7 * 4 * wanted["kl"] + 0.9 * (wanted["pull"] + wanted["push"]) + 0.3 * wanted["hidden"]
+    weighted = (
+        wanted["ce"]
+        + config.loss.alpha * 4 * wanted["kl"]
+        + 0.9 * (wanted["pull"] + wanted["push"])
+        + 0.3 * wanted["hidden"]
+    )
     assert found["loss"] == pytest.approx(weighted, rel=2e-4)
     assert found["n_labels"] == 44
     assert found["own"] == pytest.approx(wanted["n_pull"] / 44)
