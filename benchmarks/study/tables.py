@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, Final
+
+from scipy.stats import t
 
 from benchmarks.study.plan import RESULTS
 
@@ -138,14 +140,25 @@ def variants_table(*names: str) -> str:
 
 
 def fewer_table(*names: str) -> str:
-    """An arm with fewer steps against plain KD with all of them: pairs of (fewer, all)."""
-    lines = [["fewer tokens", "arm", "its KL", "plain KD, all tokens", "plain KD, fewer tokens"]]
+    """An arm with fewer tokens against plain KD with all of them: pairs of (fewer, all)."""
+    lines = [["fewer tokens", "arm", "its KL", "plain KD, all tokens", "difference", "plain KD, fewer tokens"]]
     for few, whole in zip(names[::2], names[1::2], strict=True):
         found, other = load(few), load(whole)
-        for arm in (arm for arm in found["summary"] if arm.startswith("dskd")):
-            means = [_mean(found, arm, KL), _mean(other, "kd", KL), _mean(found, "kd", KL)]
-            lines.append([few, f"`{arm}`", *means])
+        for arm in (arm for arm in found["summary"] if arm not in {"kd", "teacher"}):
+            means = [_mean(found, arm, KL), _mean(other, "kd", KL)]
+            lines.append([few, f"`{arm}`", *means, _across(found, arm, other), _mean(found, "kd", KL)])
     return _source(*names[::2]) + _rows(lines)
+
+
+def _across(found: Found, arm: str, other: Found) -> str:
+    """KL of an arm minus KL of plain KD in another experiment, paired by seed: mean and Student's interval of 95 %."""
+    theirs = {run["seed"]: run["metrics"]["kl"] for run in other["arms"] if run["arm"] == "kd"}
+    gaps = [run["metrics"]["kl"] - theirs[run["seed"]] for run in found["arms"]
+            if run["arm"] == arm and run["seed"] in theirs]  # fmt: skip
+    half = float(t.ppf(0.975, len(gaps) - 1)) * stdev(gaps) / len(gaps) ** 0.5
+    low, high = fmean(gaps) - half, fmean(gaps) + half
+    text = f"{fmean(gaps):+.3f} [{low:+.3f}, {high:+.3f}]"
+    return text if low <= 0 <= high else f"**{text}**"
 
 
 def time_table(name: str) -> str:
