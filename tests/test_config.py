@@ -32,7 +32,7 @@ def tree() -> dict[str, Any]:
 
 def test_defaults_are_the_method_s_starting_values_but_where_the_study_changed_them() -> None:
     recipe = recipe_from_tree(tree(), "t")
-    assert (recipe.loss.alpha, recipe.loss.tau, recipe.loss.lam, recipe.loss.mu) == (0.7, 2.0, 1.0, 0.0)
+    assert (recipe.loss.alpha, recipe.loss.tau, recipe.loss.lam, recipe.loss.mu) == (3.0, 2.0, 1.0, 0.0)
     assert (recipe.loss.kappa, recipe.loss.pull) == (1, "teacher")
     assert (recipe.loss.effective_margin, recipe.loss.positions) == (0.8, "all")
     assert (recipe.senses.k, recipe.senses.samples_per_token, recipe.senses.minimum_support) == (10, 200, 2)

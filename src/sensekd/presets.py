@@ -12,6 +12,7 @@ PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {
             "targets": "published",
             "positions": {"fraction": 0.4, "minimum": 25},
             "neighbours": 25,
+            "alpha": 0.7,
             "kappa": 5,
             "pull": "absolute",
             "push": "absolute",

@@ -103,7 +103,7 @@ class LossConfig(LaterKeys):
         "assignment", "assignment_temperature", "confidence", "anneal", "push_temperature",
     )  # fmt: skip
 
-    alpha: NonNegative = 0.7
+    alpha: NonNegative = 3.0
     tau: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
     lam: NonNegative = Field(1.0, alias="lambda")
     mu: NonNegative = 0.0
