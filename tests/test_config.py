@@ -121,7 +121,7 @@ def test_arms_differ_in_the_loss_alone() -> None:
         other = changed.model_dump(by_alias=True)
         assert {key for key in whole if whole[key] != other[key]} <= {"seed", "loss"}
     losses = {arm: arm_recipe(recipe, arm, 0)[0].loss for arm in [*ARMS, "soft"]}
-    assert (losses["ce"].alpha, losses["ce"].lam, losses["kd"].alpha, losses["kd"].lam) == (0, 0, 0.7, 0)
+    assert (losses["ce"].alpha, losses["ce"].lam, losses["kd"].alpha, losses["kd"].lam) == (0, 0, 3.0, 0)
     assert (losses["kd+hidden"].mu, losses["dskd-own"].synonyms, losses["dskd"].synonyms) == (1.0, False, True)
     assert (losses["soft"].lam, losses["dskd"].mu) == (0.1, 0.5)
     assert losses["ce"].mu == losses["kd"].mu == 0

@@ -107,7 +107,7 @@ def test_measured_costs_are_kept_until_an_arm_changes(tree: dict[str, Any], tmp_
     assert found({"kd": 10.0, "dskd": 12.5}) == {"kd": 1.0, "dskd": 1.25}
     # A run that was made again takes another time; the costs, and with them the steps, stay.
     assert found({"kd": 10.0, "dskd": 30.0}) == {"kd": 1.0, "dskd": 1.25}
-    assert found({"kd": 10.0, "dskd": 30.0}, loss={"kappa": 1}) == {"kd": 1.0, "dskd": 3.0}
+    assert found({"kd": 10.0, "dskd": 30.0}, loss={"kappa": 2}) == {"kd": 1.0, "dskd": 3.0}
 
 
 def test_steps_at_equal_time_by_hand() -> None:
@@ -224,7 +224,7 @@ def test_one_factor_at_a_time_with_the_recipes_value_among_them(tree: dict[str, 
         listed.setdefault(point.factor, []).append((point.value, point.arm))
     assert listed == {
         "lambda": [(0.3, "dskd@lambda=0.3"), (1.0, "dskd"), (3.0, "dskd@lambda=3")],
-        "kappa": [(1, "dskd@kappa=1"), (5, "dskd")],
+        "kappa": [(1, "dskd"), (5, "dskd@kappa=5")],
         "k": [(2, "dskd@k=2"), (3, "dskd"), (6, "dskd@k=6")],
         "margin": [(0.4, "dskd@margin=0.4"), (0.8, "dskd")],
     }

@@ -206,7 +206,7 @@ def test_sensitivity_varies_one_factor_at_a_time(finished: tuple[Path, Path, dic
     assert [line for line in notes.started if line.startswith(("sample", "senses"))] == ["senses-k1", "senses-k1"]
     named = [(point["factor"], point["value"], point["arm"], point["default"]) for point in results["factors"]]
     assert named == [
-        ("lambda", 1.0, "dskd", True), ("lambda", 4.0, "dskd@lambda=4", False), ("kappa", 5, "dskd", True),
+        ("lambda", 1.0, "dskd", True), ("lambda", 4.0, "dskd@lambda=4", False), ("kappa", 1, "dskd", True),
         ("k", 1, "dskd@k=1", False), ("k", 3, "dskd", True), ("margin", 0.8, "dskd", True),
     ]  # fmt: skip
     raw = {(point["factor"], point["value"]): point["raw"] for point in results["factors"]}
