@@ -11,7 +11,8 @@ import pytest
 
 from sensekd.config import Recipe
 from sensekd.pipeline import runner
-from sensekd.pipeline.jobs import Bench, Job
+from sensekd.pipeline.bench import Bench
+from sensekd.pipeline.jobs import Job
 from sensekd.pipeline.stages import Progress, Silent, Stages
 from sensekd.pipeline.workspace import RECIPE, Workspace
 

@@ -15,8 +15,9 @@ from sensekd.config import LexiconConfig, load_recipe
 from sensekd.errors import InputError
 from sensekd.lexicon import Lexicon, withheld_pairs
 from sensekd.linking import TokenRelations, single_token_antonyms
+from sensekd.pipeline.bench import Bench
 from sensekd.pipeline.check import refuse_problems
-from sensekd.pipeline.jobs import DEVELOPMENT, HELDOUT, Bench, Job
+from sensekd.pipeline.jobs import DEVELOPMENT, HELDOUT, Job
 from sensekd.pipeline.run import compare
 from sensekd.pipeline.single import open_run
 from sensekd.pipeline.stages import Silent

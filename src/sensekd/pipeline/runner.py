@@ -15,7 +15,8 @@ from dataclasses import asdict
 from typing import IO, Any, Final
 
 from sensekd.errors import InputError, SenseKDError
-from sensekd.pipeline.jobs import Bench, Job
+from sensekd.pipeline.bench import Bench
+from sensekd.pipeline.jobs import Job
 from sensekd.pipeline.lock import held
 from sensekd.pipeline.stages import Progress
 from sensekd.pipeline.workspace import Workspace

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sensekd.artefacts import MANIFEST
 from sensekd.config import ARMS, Recipe, TeacherConfig, load_recipe
 from sensekd.errors import InputError
-from sensekd.pipeline.jobs import Bench, Job, evaluate_model, refuse_non_finite
+from sensekd.pipeline.bench import Bench, evaluate_model, refuse_non_finite
+from sensekd.pipeline.jobs import Job
 from sensekd.pipeline.lock import exclusive
 from sensekd.pipeline.prepare import (
     prepare,

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sensekd.artefacts import write_json
-from sensekd.pipeline.jobs import TEACHER, Bench, Job
+from sensekd.pipeline.bench import Bench
+from sensekd.pipeline.jobs import TEACHER, Job
 from sensekd.pipeline.memory import peak_memory
 from sensekd.pipeline.workspace import Workspace, pick_device
 from sensekd.training.processes import Crew

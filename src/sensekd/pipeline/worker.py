@@ -53,7 +53,8 @@ def serve(output: Path, parent: int) -> None:
 
     try:
         from sensekd.config import Recipe
-        from sensekd.pipeline.jobs import Bench, Job
+        from sensekd.pipeline.bench import Bench
+        from sensekd.pipeline.jobs import Job
         from sensekd.pipeline.stages import Silent, Stages
         from sensekd.pipeline.workspace import RECIPE, Workspace
 
