@@ -282,6 +282,22 @@ def _confirm(teacher: str) -> list[Experiment]:
     ]
 
 
+def _alpha64(teacher: str) -> Experiment:
+    """Whether plain KD from 64 stored tokens has its best α beyond the range that it was tuned in."""
+    tree = changed(base(teacher, f"{teacher}-alpha64"), {
+        "corpus": {**FRESH[teacher]["corpus"], "max_tokens": TOKENS},
+        "evaluation.corpus": FRESH[teacher]["development"],
+        "cache": {"mode": "before", "top": 64, "trunk": True},
+        "loss.alpha": 3.0,
+        "compare.seeds": [0],
+        "compare.arms": ["kd"],
+        "compare.custom": {f"kd-{alpha:g}": {"loss.lambda": 0.0, "loss.alpha": alpha} for alpha in (6.0, 12.0)},
+    })  # fmt: skip
+    return Experiment(
+        f"{teacher}-alpha64", "The weight of the KL term from 64 stored tokens: on development text", tree
+    )
+
+
 def _fewer_fresh(teacher: str, regime: str, arm: str) -> list[Experiment]:
     """A fifth less text and a fifth fewer steps, with the settings that tuning chose for all of it."""
     path = RESULTS / f"{teacher}-{regime}.json"
@@ -437,6 +453,7 @@ def plan() -> dict[str, Experiment]:
         *(each for teacher in pairs for each in _fewer_fresh(teacher, "fresh", "code16")),
         *(each for teacher in pairs for each in _fewer_fresh(teacher, "fresh64", "refined16")),
         *(_alpha(teacher) for teacher in pairs),
+        *(_alpha64(teacher) for teacher in pairs),
         Experiment("books1k-main", "Does a small vocabulary gain more?", small),
         *(_reach(teacher) for teacher in TEACHERS),
         *_regimes("stories3m"),
