@@ -98,10 +98,11 @@ def test_in_chunks_the_live_weights_to_rounding(tmp_path: Path) -> None:
 def test_fewer_tokens_and_fewer_bits_give_another_student_and_not_a_far_one(tmp_path: Path) -> None:
     room = Room(tmp_path)
     start, _ = room.train(steps=0)
-    live, _ = room.train()
+    # The more the KL weighs, the more the tokens that are left out matter.
+    live, _ = room.train(loss__alpha=0.7)
     moved = largest_difference(live, start)
     for codec in ("plain", "packed"):
-        cached, _ = room.train(cache={"mode": "before", "top": 16, "codec": codec})
+        cached, _ = room.train(cache={"mode": "before", "top": 16, "codec": codec}, loss__alpha=0.7)
         assert 0 < largest_difference(live, cached) < 0.5 * moved
 
 
@@ -244,6 +245,8 @@ def test_a_block_whose_bytes_are_not_its_checksum_s_is_written_again(tmp_path: P
     (folder / "blocks.bin").write_bytes(bytes(data))
     found = TeacherCache._open(folder, TeacherCache._begun(folder))
     assert len(found.missing()) == 1
+    # Killed while its manifest was written: what is left of that is no part of the cache.
+    (folder / ".manifest.json.abcd_123").write_bytes(b"{")
     room.train(cache=cache)
     assert room.files() == wanted
 

@@ -131,14 +131,14 @@ def test_other_divergences_are_logged_under_their_names(divergence: str, tmp_pat
     assert steps[0].logged[name] == pytest.approx(steps[1].logged[name], rel=1e-5)
     assert distance(steps[0].gradients, steps[1].gradients) < 1e-5
     assert distance(steps[0].gradients, plain.gradients) > 1e-3
-    rest = plain.loss - 0.7 * 4 * plain.logged["kl"]
-    assert steps[0].loss == pytest.approx(rest + 0.7 * 4 * steps[0].logged[name], rel=1e-6)
+    rest = plain.loss - 3.0 * 4 * plain.logged["kl"]
+    assert steps[0].loss == pytest.approx(rest + 3.0 * 4 * steps[0].logged[name], rel=1e-6)
 
 
 def test_what_is_logged_adds_up_to_what_is_differentiated(tmp_path: Path) -> None:
     for chunked in ("off", "on"):
         step = Bench(tmp_path, loss__chunked=chunked).step([whole(tokens(4))])
-        weights = {"ce": 1.0, "kl": 0.7 * 4, "hidden": 0.3, "pull": 1.0, "push": 1.0}
+        weights = {"ce": 1.0, "kl": 3.0 * 4, "hidden": 0.3, "pull": 1.0, "push": 1.0}
         assert step.loss == pytest.approx(sum(weights[name] * step.logged[name] for name in TERMS), rel=1e-6)
 
 

@@ -21,7 +21,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from sensekd.artefacts import MANIFEST, Manifest, check_made_from, read_manifest, write_json, write_manifest
+from sensekd.artefacts import MANIFEST, Manifest, check_made_from, read_manifest, sweep, write_json, write_manifest
 from sensekd.errors import InputError
 from sensekd.losses import IGNORE
 from sensekd.training.cache.layout import Layout
@@ -263,6 +263,8 @@ class TeacherCache:
         """
         if self.done < len(self):
             raise ValueError(f"{self.done} of {len(self)} blocks were written")
+        # One that was killed at this very place left a manifest half-written, which is no part of the cache.
+        sweep(self.folder)
         positions = int(self.starts[-1])
         facts = {
             **self.facts,
