@@ -46,6 +46,8 @@ def _difference(found: Found, arm: str, column: Column) -> str:
     for each in found["differences"]:
         if (each["arm"], each["metric"], each["against"]) == (arm, metric, against):
             mean, low, high = (each[key] * factor for key in ("mean", "low", "high"))
+            if each["n"] == 1:  # One seed has no interval.
+                return f"{mean:+.{decimals}f}"
             text = f"{mean:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
             return text if each["includes_zero"] else f"**{text}**"
     return ""
