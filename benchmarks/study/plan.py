@@ -92,6 +92,10 @@ CACHED: Final[Tree] = {"mode": "before", "top": "all", "log_probs": "float32", "
 """The whole distribution and the trunk's states, stored once: trains what the live teacher trains, in less time."""
 
 
+STORED: Final[Tree] = {"mode": "before", "top": 64, "trunk": True}
+"""What a user would store: the 64 likeliest tokens, in half precision."""
+
+
 def changed(tree: Tree, changes: Mapping[str, Any]) -> Tree:
     """A copy with dotted keys replaced."""
     new = copy.deepcopy(tree)
@@ -104,16 +108,13 @@ def changed(tree: Tree, changes: Mapping[str, Any]) -> Tree:
     return new
 
 
-TUNE: Final[Tree] = {
-    "trials": 5,
-    "metric": "kl",
-    "space": {
-        "training.learning_rate": {"low": 5e-4, "high": 4e-3},
-        "loss.alpha": {"low": 0.3, "high": 3.0},
-        "loss.lambda": {"low": 0.3, "high": 10.0},
-        "loss.mu": {"low": 0.3, "high": 10.0},
-    },
-}
+def _tune(trials: int, **ranges: tuple[float, float]) -> Tree:
+    keys = {"learning_rate": "training.learning_rate", "alpha": "loss.alpha", "lam": "loss.lambda", "mu": "loss.mu"}
+    space = {keys[name]: {"low": low, "high": high} for name, (low, high) in ranges.items()}
+    return {"trials": trials, "metric": "kl", "space": space}
+
+
+TUNE: Final = _tune(5, learning_rate=(5e-4, 4e-3), alpha=(0.3, 3.0), lam=(0.3, 10.0), mu=(0.3, 10.0))
 
 LAMBDA: Final = 3.0
 """λ of the side questions."""
@@ -235,29 +236,20 @@ FRESH: Final[Mapping[str, Mapping[str, Tree]]] = {
         "test": _books("test", skip_documents=80, max_documents=80),
     },
 }
-"""Text that no experiment had opened when the forms of the loss were chosen: of training, tuning and the last test."""
+"""Text of the second round: nothing had been trained or tested on it when the forms of the loss were chosen."""
 
-TUNE_AGAIN: Final[Tree] = {
-    "trials": 6,
-    "metric": "kl",
-    "space": {
-        "training.learning_rate": {"low": 7e-4, "high": 4e-3},
-        "loss.alpha": {"low": 0.5, "high": 3.0},
-        "loss.lambda": {"low": 0.3, "high": 10.0},
-        "loss.mu": {"low": 1.0, "high": 30.0},
-    },
-}
+TUNE_AGAIN: Final = _tune(6, learning_rate=(7e-4, 4e-3), alpha=(0.5, 3.0), lam=(0.3, 10.0), mu=(1.0, 30.0))
 
 OWN: Final[Tree] = {"loss.synonyms": False, "loss.antonyms": False}
 REACH: Final[Tree] = {**OWN, "loss.lambda": LAMBDA, "loss.pull": "teacher"}
 CODE: Final[Tree] = {"loss.lambda": 0.0, "loss.mu": LAMBDA, "cache.residual": 15}
 
 
-def _fresh(teacher: str, output: str, *, tokens: int = TOKENS) -> Tree:
+def _fresh(teacher: str, output: str) -> Tree:
     """The regime that was fixed beforehand, on fresh text, five seeds, every arm tuned alike."""
     new = FRESH[teacher]
     return changed(base(teacher, output), {
-        "corpus": {**new["corpus"], "max_tokens": tokens},
+        "corpus": {**new["corpus"], "max_tokens": TOKENS},
         "evaluation.corpus": new["test"],
         "compare.seeds": [0, 1, 2, 3, 4],
         "compare.development": {"corpus": new["development"]},
@@ -273,29 +265,12 @@ def _confirm(teacher: str) -> list[Experiment]:
         "cache": CACHED, "compare.custom": {"hidden": hidden, "senses": REACH, "code16": CODE},
     })  # fmt: skip
     stored = changed(_fresh(teacher, f"{teacher}-fresh64"), {
-        "cache": {"mode": "before", "top": 64, "trunk": True},
-        "compare.custom": {"senses": REACH, "refined16": {**CODE, "cache.refine": True}},
+        "cache": STORED, "compare.custom": {"senses": REACH, "refined16": {**CODE, "cache.refine": True}},
     })  # fmt: skip
     return [
         Experiment(f"{teacher}-fresh", "On fresh text: does a changed sense loss beat plain KD, tuned alike?", live),
         Experiment(f"{teacher}-fresh64", "The same from 64 stored tokens, without the teacher", stored),
     ]
-
-
-def _alpha64(teacher: str) -> Experiment:
-    """Whether plain KD from 64 stored tokens has its best α beyond the range that it was tuned in."""
-    tree = changed(base(teacher, f"{teacher}-alpha64"), {
-        "corpus": {**FRESH[teacher]["corpus"], "max_tokens": TOKENS},
-        "evaluation.corpus": FRESH[teacher]["development"],
-        "cache": {"mode": "before", "top": 64, "trunk": True},
-        "loss.alpha": 3.0,
-        "compare.seeds": [0],
-        "compare.arms": ["kd"],
-        "compare.custom": {f"kd-{alpha:g}": {"loss.lambda": 0.0, "loss.alpha": alpha} for alpha in (6.0, 12.0)},
-    })  # fmt: skip
-    return Experiment(
-        f"{teacher}-alpha64", "The weight of the KL term from 64 stored tokens: on development text", tree
-    )
 
 
 def _fewer_fresh(teacher: str, regime: str, arm: str) -> list[Experiment]:
@@ -324,26 +299,36 @@ def _fewer_fresh(teacher: str, regime: str, arm: str) -> list[Experiment]:
     return [Experiment(f"{teacher}-{regime}-fewer", "The same KL from a fifth less text in a fifth fewer steps?", tree)]
 
 
-def _alpha(teacher: str) -> Experiment:
-    """Which α a user should start from: one seed each, judged on development text."""
-    arms: Tree = {}
-    for alpha in (1.5, 3.0, 6.0, 12.0):
-        arms[f"kd-{alpha:g}"] = {"loss.alpha": alpha, "loss.lambda": 0.0}
-        arms[f"senses-{alpha:g}"] = {"loss.alpha": alpha, **REACH, "loss.lambda": 1.0}
+def _alpha(teacher: str) -> list[Experiment]:
+    """Which α to start from, and whether the best lies beyond what was tuned: one seed, judged on development text."""
     tree = changed(base(teacher, f"{teacher}-alpha"), {
         "corpus": {**FRESH[teacher]["corpus"], "max_tokens": TOKENS},
         "evaluation.corpus": FRESH[teacher]["development"],
-        "cache": CACHED,
         "compare.seeds": [0],
         "compare.arms": ["kd"],
-        "compare.custom": {"senses": {**REACH, "loss.lambda": 1.0}, **arms},
     })  # fmt: skip
-    return Experiment(f"{teacher}-alpha", "The weight of the KL term: on development text", tree)
+    senses = {**REACH, "loss.lambda": 1.0}
+    arms: Tree = {"senses": senses}
+    for alpha in (1.5, 3.0, 6.0, 12.0):
+        arms[f"kd-{alpha:g}"] = {"loss.alpha": alpha, "loss.lambda": 0.0}
+        arms[f"senses-{alpha:g}"] = {"loss.alpha": alpha, **senses}
+    stored = changed(tree, {
+        "name": f"study-{teacher}-alpha64",
+        "output": f"{ROOT}/{teacher}-alpha64",
+        "cache": STORED,
+        "loss.alpha": 3.0,
+        "compare.custom": {name: arms[name] for name in ("kd-6", "kd-12")},
+    })  # fmt: skip
+    return [
+        Experiment(f"{teacher}-alpha", "The weight of the KL term: on development text",
+                   changed(tree, {"cache": CACHED, "compare.custom": arms})),
+        Experiment(f"{teacher}-alpha64", "The same from 64 stored tokens", stored),
+    ]  # fmt: skip
 
 
 PIECES: Final[Mapping[str, Tree]] = {
-    "own": {"loss.synonyms": False, "loss.antonyms": False},
-    "own-kappa5": {"loss.synonyms": False, "loss.antonyms": False, "loss.kappa": 5},
+    "own": OWN,
+    "own-kappa5": {**OWN, "loss.kappa": 5},
     "synonyms": {"loss.antonyms": False},
     "antonyms": {"loss.synonyms": False},
     "contrastive": {"loss.push": "contrastive"},
@@ -355,11 +340,10 @@ PIECES: Final[Mapping[str, Tree]] = {
 
 
 def _reach(teacher: str) -> Experiment:
-    own = {"loss.synonyms": False, "loss.antonyms": False}
-    arms = {"own": own, "own-reach": {**own, "loss.pull": "teacher"}}
+    arms = {"own": OWN, "own-reach": {**OWN, "loss.pull": "teacher"}}
     if teacher == "books1k":
         arms |= {
-            "own-weak": {**own, "loss.lambda": 0.3},
+            "own-weak": {**OWN, "loss.lambda": 0.3},
             "reach": {"loss.pull": "teacher"},
             "hidden-3": {"loss.lambda": 0.0, "loss.mu": 3.0},
         }
@@ -452,8 +436,7 @@ def plan() -> dict[str, Experiment]:
         *(each for teacher in pairs for each in _confirm(teacher)),
         *(each for teacher in pairs for each in _fewer_fresh(teacher, "fresh", "code16")),
         *(each for teacher in pairs for each in _fewer_fresh(teacher, "fresh64", "refined16")),
-        *(_alpha(teacher) for teacher in pairs),
-        *(_alpha64(teacher) for teacher in pairs),
+        *(each for teacher in pairs for each in _alpha(teacher)),
         Experiment("books1k-main", "Does a small vocabulary gain more?", small),
         *(_reach(teacher) for teacher in TEACHERS),
         *_regimes("stories3m"),
