@@ -191,7 +191,7 @@ def _refined(teacher: str, top: int) -> Experiment:
     tree = changed(base(teacher, f"{teacher}-refined{top}"), {
         **TUNED.get(teacher, {}),
         "cache": {"mode": "before", "top": top, "trunk": True},
-        "compare.seeds": [0, 1, 2] if (teacher, top) == ("stories3m", 64) else [0, 1],
+        "compare.seeds": [0, 1, 2] if top == 64 else [0, 1],
         "compare.arms": ["kd"],
         "compare.custom": {
             "hidden": hidden,
@@ -238,16 +238,31 @@ FRESH: Final[Mapping[str, Mapping[str, Tree]]] = {
 }
 """Text of the second round: nothing had been trained or tested on it when the forms of the loss were chosen."""
 
+LAST: Final[Mapping[str, Mapping[str, Tree]]] = {
+    "stories3m": {
+        "corpus": _stories("tinystories_test_decoded.txt", skip_documents=2000),
+        "development": _stories("tinystories_val_decoded.txt", skip_documents=240, max_documents=120),
+        "test": _stories("tinystories_val_decoded.txt", skip_documents=2500, max_documents=240),
+    },
+    "books4k": {
+        "corpus": _books("train", skip_documents=2000),
+        "development": _books("development", skip_documents=80, max_documents=40),
+        "test": _books("test", skip_documents=160, max_documents=80),
+    },
+}
+"""Text of the third round: neither trained nor tested on in the first two."""
+
 TUNE_AGAIN: Final = _tune(6, learning_rate=(7e-4, 4e-3), alpha=(0.5, 3.0), lam=(0.3, 10.0), mu=(1.0, 30.0))
+TUNE_WIDE: Final = _tune(8, learning_rate=(7e-4, 4e-3), alpha=(1.0, 30.0), lam=(0.1, 10.0), mu=(1.0, 100.0))
 
 OWN: Final[Tree] = {"loss.synonyms": False, "loss.antonyms": False}
 REACH: Final[Tree] = {**OWN, "loss.lambda": LAMBDA, "loss.pull": "teacher"}
 CODE: Final[Tree] = {"loss.lambda": 0.0, "loss.mu": LAMBDA, "cache.residual": 15}
 
 
-def _fresh(teacher: str, output: str) -> Tree:
+def _fresh(teacher: str, output: str, texts: Mapping[str, Mapping[str, Tree]] = FRESH) -> Tree:
     """The regime that was fixed beforehand, on fresh text, five seeds, every arm tuned alike."""
-    new = FRESH[teacher]
+    new = texts[teacher]
     return changed(base(teacher, output), {
         "corpus": {**new["corpus"], "max_tokens": TOKENS},
         "evaluation.corpus": new["test"],
@@ -270,6 +285,21 @@ def _confirm(teacher: str) -> list[Experiment]:
     return [
         Experiment(f"{teacher}-fresh", "On fresh text: does a changed sense loss beat plain KD, tuned alike?", live),
         Experiment(f"{teacher}-fresh64", "The same from 64 stored tokens, without the teacher", stored),
+    ]
+
+
+def _wide(teacher: str) -> list[Experiment]:
+    """Aim (a) a last time: α and μ may be ten times as large as in the second round, where tuning met the edge of α."""
+    wide = {"compare.tune": TUNE_WIDE}
+    live = changed(_fresh(teacher, f"{teacher}-wide", LAST), {
+        **wide, "cache": CACHED, "compare.custom": {"senses": REACH, "code16": CODE},
+    })  # fmt: skip
+    stored = changed(_fresh(teacher, f"{teacher}-wide64", LAST), {
+        **wide, "cache": STORED, "compare.custom": {"senses": REACH, "refined16": {**CODE, "cache.refine": True}},
+    })  # fmt: skip
+    return [
+        Experiment(f"{teacher}-wide", "On text still unseen, with a KL term as heavy as it likes?", live),
+        Experiment(f"{teacher}-wide64", "The same from 64 stored tokens, without the teacher", stored),
     ]
 
 
@@ -383,11 +413,14 @@ def _pieces(teacher: str) -> list[Experiment]:
 
 def _regimes(teacher: str) -> list[Experiment]:
     arms = {"compare.arms": ["kd", "kd+hidden", "dskd-own", "dskd"], "loss.lambda": LAMBDA}
+    if teacher != "stories3m":  # As in `_pieces`.
+        arms |= {"loss.pull": "teacher"}
     variants: dict[str, tuple[str, Tree, int | None]] = {
         "much-text": ("Much text, read once", {}, None),
         "top2": ("Two trainable layers", {"student.train_top": 2}, TOKENS),
-        "top3": ("Three trainable layers", {"student.train_top": 3}, TOKENS),
-        "third": ("A third of the layers", {"student.layers": 2}, TOKENS),
+        "top3": ("Three trainable layers", {"student.train_top": 3, "cache": CACHED}, TOKENS),
+        "top4": ("Four layers, all trained", {"student.layers": 4, "student.train_top": 4, "cache": CACHED}, TOKENS),
+        "third": ("A third of the layers", {"student.layers": 2, "cache": CACHED}, TOKENS),
     }
     return [
         Experiment(
@@ -397,27 +430,29 @@ def _regimes(teacher: str) -> list[Experiment]:
     ]
 
 
-def _sensitivity(teacher: str) -> Experiment:
-    tree = changed(base(teacher, f"{teacher}-sensitivity"), {
+def _sensitivity(teacher: str, name: str, question: str, factors: Tree, changes: Tree) -> Experiment:
+    tree = changed(base(teacher, f"{teacher}-{name}"), {
         "cache": CACHED,
         "compare.arms": ["kd", "dskd"],
         "compare.seeds": [0],
         "compare.development": {"corpus": TEACHERS[teacher]["development"]},
-        "compare.sensitivity": {
-            "lambda": [0.3, 1.0, 3.0, 10.0], "kappa": [1, 5], "k": [5, 10, 40], "margin": [0.4, 0.8, 1.6],
-        },
+        "compare.sensitivity": factors,
+        **changes,
     })  # fmt: skip
-    return Experiment(f"{teacher}-sensitivity", "Does one default serve several teachers?", tree, sensitivity=True)
+    return Experiment(f"{teacher}-{name}", question, tree, sensitivity=True)
 
 
-def _sensitivity_of_reach(teacher: str) -> Experiment:
-    tree = changed(_sensitivity(teacher).tree, {
-        "name": f"study-{teacher}-sensitivity-reach",
-        "output": f"{ROOT}/{teacher}-sensitivity-reach",
-        "loss.pull": "teacher",
-        "compare.sensitivity": {"lambda": [0.3, 1.0, 3.0, 10.0], "kappa": [1, 5]},
-    })  # fmt: skip
-    return Experiment(f"{teacher}-sensitivity-reach", "The same of the pull that ends at the teacher", tree, True)
+def _sensitivities(teacher: str) -> list[Experiment]:
+    lambdas = {"lambda": [0.3, 1.0, 3.0, 10.0], "kappa": [1, 5]}
+    raw = {"senses.units": "raw", "loss.lambda": 0.1, "loss.margin": 1.0}
+    return [
+        _sensitivity(teacher, "sensitivity", "Does one default serve several teachers?",
+                     {**lambdas, "k": [5, 10, 40], "margin": [0.4, 0.8, 1.6]}, {}),
+        _sensitivity(teacher, "sensitivity-reach", "The same of the pull that ends at the teacher", lambdas,
+                     {"loss.pull": "teacher"}),
+        _sensitivity(teacher, "sensitivity-raw", "The same of the plain pull in raw units",
+                     {"lambda": [0.03, 0.1, 0.3, 1.0], "margin": [1.0, 4.0, 16.0]}, raw),
+    ]  # fmt: skip
 
 
 def plan() -> dict[str, Experiment]:
@@ -437,13 +472,13 @@ def plan() -> dict[str, Experiment]:
         *(each for teacher in pairs for each in _fewer_fresh(teacher, "fresh", "code16")),
         *(each for teacher in pairs for each in _fewer_fresh(teacher, "fresh64", "refined16")),
         *(each for teacher in pairs for each in _alpha(teacher)),
+        *(each for teacher in pairs for each in _wide(teacher)),
         Experiment("books1k-main", "Does a small vocabulary gain more?", small),
         *(_reach(teacher) for teacher in TEACHERS),
         *_regimes("stories3m"),
         *(_time(teacher) for teacher in pairs),
         *(_fewer(teacher) for teacher in pairs),
-        *(_sensitivity(teacher) for teacher in pairs),
-        *(_sensitivity_of_reach(teacher) for teacher in pairs),
+        *(each for teacher in pairs for each in _sensitivities(teacher)),
         *_regimes("books4k"),
         *_pieces("books4k"),
     ]
