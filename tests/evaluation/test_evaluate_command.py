@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from sensekd.cli.main import app
 from sensekd.errors import InputError
-from sensekd.pipeline.evaluating import Request, parse_limits, results_file, table
+from sensekd.pipeline.evaluating import Request, evaluate_suite, parse_limits, results_file, save_results, table
 
 pytest.importorskip("lm_eval", reason="needs the extra `eval`")
 
@@ -50,6 +51,62 @@ def test_results_have_provenance_and_are_the_same_twice(folder: Path, tmp_path: 
     assert provenance["settings"]["limits"] == {"*": 2, "mmlu": 1}
     assert provenance["model"]["weights"]
     assert provenance["versions"]["lm-eval"] != "not installed"
+
+
+class Reporter:
+    """Says what was noted and what ran; interrupts before a benchmark of this name."""
+
+    def __init__(self, stop: str = "") -> None:
+        self.stop, self.notes, self.ran = stop, list[str](), list[str]()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def progress(self, title: str) -> Any:
+        name = title.removeprefix("evaluate ")
+        if name == self.stop:
+            raise KeyboardInterrupt
+        self.ran.append(name)
+        return lambda done, total: None
+
+
+@pytest.mark.parametrize("suite", ["paper", "paper-chat"])
+def test_an_interrupted_suite_goes_on_after_its_last_benchmark(folder: Path, tmp_path: Path, suite: str) -> None:
+    def run(stop: str = "", **changes: Any) -> tuple[Reporter, bytes]:
+        reporter, output = Reporter(stop), tmp_path / "results.json"
+        names = ("arc_easy", "piqa", "mmlu", "squad_v2")
+        request = Request(str(folder / "model"), suite, folder / "data", names, {"*": 2}, device="cpu")
+        save_results(output, evaluate_suite(replace(request, **changes), reporter, output))
+        return reporter, output.read_bytes()
+
+    first, whole = run()
+    assert first.ran == ["arc_easy", "piqa", "mmlu", "squad_v2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json"]
+    with pytest.raises(KeyboardInterrupt):
+        run("squad_v2")
+    parts = tmp_path / "results.json.parts"
+    assert len(list(parts.iterdir())) == 3
+    piqa = next(parts.glob("piqa-*.json"))
+    piqa.write_text(piqa.read_text().replace('"items": 2', '"items": 3'))  # Not as it was written: run again.
+    with pytest.raises(KeyboardInterrupt):
+        run("arc_easy", batch_size=3)  # A part of other settings is not taken.
+    again, found = run()
+    assert again.ran == ["piqa", "squad_v2"]
+    assert [note.partition(":")[0] for note in again.notes if "taken over" in note] == ["arc_easy", "mmlu"]
+    assert found == whole
+    assert not parts.exists()
+
+
+def test_other_questions_are_no_part_of_these(folder: Path, tmp_path: Path) -> None:
+    request = Request(str(folder / "model"), "paper", folder / "data", ("mmlu",), {"*": 2}, device="cpu")
+    World(tmp_path / "data")
+    other = next((tmp_path / "data").rglob("anatomy_dev.csv"))
+    other.write_text(other.read_text().replace("river", "lamp"))  # Shots alone.
+    for changed in (request, replace(request, limits={"*": 3}), replace(request, data=tmp_path / "data")):
+        reporter = Reporter()
+        evaluate_suite(changed, reporter, tmp_path / "results.json")
+        assert reporter.ran == ["mmlu"]
+    assert len(list((tmp_path / "results.json.parts").iterdir())) == 3
 
 
 def test_the_fingerprints_follow_the_files(folder: Path, tmp_path: Path) -> None:

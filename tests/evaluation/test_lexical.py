@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from sensekd.errors import InputError
 from sensekd.evaluation.lexical import Sentence, last_states, left_contexts, lexical, nearest_sense, read_pairs
 from sensekd.evaluation.paper import Choice
+from sensekd.evaluation.parts import Parts
 
 WORDS = ["<s>", "up", "down", "left", "bank", "seal", "old", "new", "hot", "cold"]
 # The state at a token depends on it alone: `up` and `left` point one way, `down` the other.
@@ -90,6 +91,22 @@ def test_the_nearest_mean_of_left_contexts(data: Path, words: Any) -> None:
     assert found["metrics"]["coarsewsd20/most_frequent"] == 0.125
     limited = lexical(Plane(), words, Choice(data, limits={"coarsewsd20": 2}), silent)["tasks"]["coarsewsd20"]
     assert (limited["items"], limited["words"]["bank"]["train"]) == (3, 2)
+
+
+def test_what_an_interrupted_run_has_finished_is_taken_over(data: Path, words: Any, tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def show(title: str) -> Any:
+        ran.append(title)
+        return silent(title)
+
+    def run(limits: dict[str, int]) -> Any:
+        return lexical(Plane(), words, Choice(data, limits=limits), show, Parts(tmp_path / "parts"))
+
+    assert run({}) == run({}) == lexical(Plane(), words, Choice(data), silent)
+    assert ran == ["evaluate coarsewsd20", "evaluate simlex999"]
+    run({"coarsewsd20": 2})
+    assert ran[2:] == ["evaluate coarsewsd20"]
 
 
 def test_rank_correlation_of_cosines(data: Path, words: Any) -> None:

@@ -1,4 +1,4 @@
-"""The tiny run of tests/pipeline serves these tests too."""
+"""The tiny run of tests/pipeline and the small worlds of other folders serve these tests too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))
 
 from commands import Nursery, nursery
 

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a run's stages, of an evaluation and of a page: the bytes of a run left alone."""
+"""kill -9 at random moments of stages, an evaluation, a suite and a page: the bytes of a run left alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commands import Nursery, content, rests, timeless, write_results, write_world
 from killing import STAGES, Killer, copy_of, reused_in
+from paper_world import World, model, tokenizer
 from tiny_run import write_recipe
 
 from tally import Tally
@@ -65,6 +66,35 @@ def test_two_kills_of_an_evaluation(home: Nursery, tmp_path: Path, told: Tally) 
 @pytest.mark.long
 def test_ten_kills_of_an_evaluation(home: Nursery, tmp_path: Path, told: Tally) -> None:
     kill_evaluation(home, tmp_path, 10, 4, told)
+
+
+def kill_suite(home: Nursery, folder: Path, kills: int, seed: int, told: Tally) -> None:
+    World(folder / "data")
+    pieces = tokenizer()
+    pieces.save_pretrained(folder / "model")
+    model(len(pieces), 256).save_pretrained(folder / "model")
+    output, whole = folder / "results.json", folder / "whole.json"
+    options = ("--suite", "paper-chat", "--data", str(folder / "data"), "--device", "cpu", "--output", str(output))
+    command = ("evaluate", str(folder / "model"), *options)
+    first = home.run(*command, begin="evaluating")
+    assert first.code == 0, first.said
+    output.rename(whole)
+    killer = Killer(home, seed, told)
+    killer.kill_within([("evaluating", "")], kills, first, command, lambda: output.unlink())
+    last = home.run(*command)
+    assert last.code == 0, last.said
+    assert output.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "model", "results.json", "whole.json"]
+    told(killer.outcome("a suite"))
+
+
+def test_two_kills_of_a_suite(home: Nursery, tmp_path: Path, told: Tally) -> None:
+    kill_suite(home, tmp_path, 2, 7, told)
+
+
+@pytest.mark.long
+def test_ten_kills_of_a_suite(home: Nursery, tmp_path: Path, told: Tally) -> None:
+    kill_suite(home, tmp_path, 10, 8, told)
 
 
 def kill_report(home: Nursery, folder: Path, kills: int, seed: int, told: Tally) -> None:

@@ -42,7 +42,11 @@ def evaluate(
         typer.Option("--limit", metavar="N|TASK=N", help="Items of a task (of an MMLU subject); repeatable."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Write the results there: a .json file, or a folder.")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Write the results there: a .json file, or a folder. The call after an interruption goes on there.",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences of one forward.")] = 16,
     dtype: Annotated[
@@ -72,7 +76,7 @@ def evaluate(
         request = Request(
             model, suite, data, tuple(tasks or ()), parse_limits(tuple(limits or ())), batch_size, dtype, device
         )
-        found = with_reporter(lambda reporter: evaluate_suite(request, reporter))
+        found = with_reporter(lambda reporter: evaluate_suite(request, reporter, output))
         found["metrics"] = {**results.get("metrics", {}), **found["metrics"]}
         results |= found
         lines.append(table(found))

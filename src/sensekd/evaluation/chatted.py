@@ -8,6 +8,7 @@ A tokenizer without a chat template gets the prompt as plain text, as it does in
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from sensekd.artefacts import fingerprint
 from sensekd.errors import InputError, require
 from sensekd.evaluation.originals import Benchmark, Row
 from sensekd.evaluation.paper import SHOTS, Choice, chosen_names, flat, local_rows, stderr
+from sensekd.evaluation.parts import Parts
 from sensekd.evaluation.quiet import Progress
 from sensekd.evaluation.squad import Answered, exact, f1, judge
 from sensekd.evaluation.suites import refuse_closing
@@ -211,6 +213,7 @@ def paper_chat(
     tokenizer: PreTrainedTokenizerBase,
     choice: Choice,
     show: Callable[[str], Progress],
+    parts: Parts | None = None,
 ) -> dict[str, Any]:
     """Run the suite on one model.
 
@@ -219,6 +222,7 @@ def paper_chat(
         tokenizer: its tokenizer, with a chat template or without.
         choice: which benchmarks, from where, and how much of them.
         show: gives what takes done and total, for a title.
+        parts: keeps the result of each benchmark, for a run that is interrupted.
 
     Returns:
         As `paper`: `tasks` (by benchmark `metrics` with `exact_match` and `letters`, the share of answers that are the
@@ -231,18 +235,24 @@ def paper_chat(
     names = chosen_names(choice, list(SHOTS))
     refuse_closing(tokenizer)
     sources, missing, files = _rows(choice, names)
-    found: dict[str, Any] = {}
-    for name, groups in sources.items():
-        items = [ask(name, row) for rows in groups for row in rows[: choice.limit(name)]]
+    parts = parts or Parts()
+
+    def run(name: str, items: Sequence[Asked], data: str) -> dict[str, Any]:
         tokens = _TOKENS.get(name, 1)
         if context_of(model) <= tokens:
             raise InputError(f"a context of {context_of(model)}", f"more than the {tokens} tokens of an answer")
         prompts, chat = _prompts(tokenizer, items)
         said = generate(model, prompts, tokens, choice.batch_size, show(f"evaluate {name}"))
         texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in said]
-        found[name] = _figures(name, items, texts) | {
+        return _figures(name, items, texts) | {
             "items": len(items), "tokens": tokens, "chat": chat,
             "truncated": sum(len(ids) > context_of(model) - tokens for ids in prompts),
-            "data": fingerprint([item.row for item in items]),
+            "data": data,
         }  # fmt: skip
+
+    found: dict[str, Any] = {}
+    for name, groups in sources.items():
+        items = [ask(name, row) for rows in groups for row in rows[: choice.limit(name)]]
+        data = fingerprint([item.row for item in items])
+        found[name] = parts.once(name, data, functools.partial(run, name, items, data))
     return {"tasks": found, "metrics": flat(found), "missing": missing, "files": files}

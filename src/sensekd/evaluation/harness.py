@@ -104,6 +104,10 @@ class FittingTask(ConfigurableTask):  # type: ignore[misc]
         docs = super().eval_docs
         return docs if self._limit is None else docs.select(range(min(self._limit, len(docs))))
 
+    def shown(self) -> list[Any]:
+        """The rows that shots are drawn from; none where there are no shots."""
+        return list(self.fewshot_docs()) if self.config.num_fewshot else []
+
     def draw(self, doc: Any, count: int) -> list[Any]:
         """The shots of an item."""
         same = self.fewshot_cfg.split == self.config.test_split

@@ -17,6 +17,7 @@ the same after the mean state of all words of the set is taken off, since states
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 from collections import Counter
@@ -32,8 +33,10 @@ from torch import Tensor
 from sensekd.artefacts import fingerprint
 from sensekd.errors import InputError, require
 from sensekd.evaluation.paper import Choice, chosen_names, flat
+from sensekd.evaluation.parts import Parts
 from sensekd.evaluation.quiet import Progress
 from sensekd.evaluation.suites import refuse_closing
+from sensekd.provenance import file_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -326,6 +329,7 @@ def lexical(
     tokenizer: PreTrainedTokenizerBase,
     choice: Choice,
     show: Callable[[str], Progress],
+    parts: Parts | None = None,
 ) -> dict[str, Any]:
     """Run both tests on one model.
 
@@ -334,6 +338,7 @@ def lexical(
         tokenizer: its tokenizer, a fast one.
         choice: which tests, from where, and how much of them.
         show: gives what takes done and total, for a title.
+        parts: keeps the result of each test, for a run that is interrupted.
 
     Returns:
         As `paper`: `tasks`, `metrics`, `missing`, `files`.
@@ -343,14 +348,18 @@ def lexical(
     """
     refuse_closing(tokenizer)
     sources, files = _sources(choice), lexical_files(choice)
-    found: dict[str, Any] = {}
-    for name, paths in sources.items():
-        if not paths:
-            continue
+    parts = parts or Parts()
+
+    def run(name: str, paths: Sequence[Path]) -> dict[str, Any]:
         progress = show(f"evaluate {name}")
         if name == NAMES[0]:
-            found[name] = coarse(model, tokenizer, paths, choice, progress)
-        else:
-            found[name] = simlex(model, tokenizer, paths[0], choice, progress)
+            return coarse(model, tokenizer, paths, choice, progress)
+        return simlex(model, tokenizer, paths[0], choice, progress)
+
+    found: dict[str, Any] = {}
+    for name, paths in sources.items():
+        if paths:
+            data = [file_fingerprint(*files[name]), choice.limit(name)]
+            found[name] = parts.once(name, data, functools.partial(run, name, paths))
     missing = [name for name in sources if name not in found]
     return {"tasks": found, "metrics": flat(found), "missing": missing, "files": files}

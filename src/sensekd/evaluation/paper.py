@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sensekd.artefacts import fingerprint
 from sensekd.errors import InputError, require
 from sensekd.evaluation.originals import Benchmark, read_originals
+from sensekd.evaluation.parts import Parts
 from sensekd.evaluation.quiet import Progress
 from sensekd.evaluation.squad import Answered, judge
 from sensekd.evaluation.suites import refuse_closing
@@ -18,7 +20,7 @@ from sensekd.evaluation.suites import refuse_closing
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from sensekd.evaluation.harness import TaskRun
+    from sensekd.evaluation.harness import FittingTask, TaskRun
 
 # Shots of each benchmark: the paper's tasks, in the order they are run.
 SHOTS: Final = {"arc_challenge": 0, "arc_easy": 0, "commonsense_qa": 0, "piqa": 0, "mmlu": 5, "squad_v2": 1}
@@ -196,6 +198,7 @@ def paper(
     tokenizer: PreTrainedTokenizerBase,
     choice: Choice,
     show: Callable[[str], Progress],
+    parts: Parts | None = None,
 ) -> dict[str, Any]:
     """Run the suite on one model, greedily, with the shots that lm-eval draws by its default seed.
 
@@ -204,6 +207,7 @@ def paper(
         tokenizer: its tokenizer.
         choice: which benchmarks, from where, and how much of them.
         show: gives what takes done and total, for a title.
+        parts: keeps the result of each benchmark, for a run that is interrupted.
 
     Returns:
         `tasks`: by benchmark `metrics`, `stderr`, `items`, `correct` (per item), `shots` (asked, mean and least over
@@ -223,11 +227,18 @@ def paper(
     # All of them before the first is run: what cannot be loaded shows at once, not after hours.
     tasks = {name: dict(_tasks(name, rows, choice.limit(name))) for name, rows in sources.items()}
     lm = make_lm(model, tokenizer, choice.batch_size)
+    parts = parts or Parts()
+
+    def run(name: str, whole: Mapping[str, FittingTask]) -> dict[str, Any]:
+        runs = run_tasks(lm, whole, _progress(show, name))
+        return _squad_figures(runs[name]) if name == "squad_v2" else _choice_figures(runs)
+
     found: dict[str, Any] = {}
     for name in sources:
         # A task keeps all its requests; it goes when it has run.
-        runs = run_tasks(lm, tasks.pop(name), _progress(show, name))
-        found[name] = _squad_figures(runs[name]) if name == "squad_v2" else _choice_figures(runs)
+        whole = tasks.pop(name)
+        data = {task: fingerprint([list(each.eval_docs), each.shown()]) for task, each in whole.items()}
+        found[name] = parts.once(name, data, functools.partial(run, name, whole))
     files = {task: rows.files for group in sources.values() for task, rows in group.items() if rows is not None}
     return {"tasks": found, "metrics": flat(found), "missing": missing, "files": files}
 

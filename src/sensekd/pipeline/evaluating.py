@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from sensekd.evaluation.paper import Choice
+    from sensekd.evaluation.parts import Parts
 
 SUITES: Final = ("paper", "paper-chat", "intrinsic")
 _OPTIONAL: Final = ("lm-eval", "scipy", "scikit-learn")
@@ -88,14 +89,14 @@ def _config(request: Request, device: torch.device) -> TeacherConfig:
 
 
 def _run(
-    request: Request, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, reporter: Reporter
+    request: Request, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, reporter: Reporter, parts: Parts
 ) -> dict[str, Any]:
     from sensekd.evaluation.chatted import paper_chat
     from sensekd.evaluation.lexical import lexical
     from sensekd.evaluation.paper import paper
 
     suites = {"paper": paper, "paper-chat": paper_chat, "intrinsic": lexical}
-    return suites[request.suite](model, tokenizer, request.choice, reporter.progress)
+    return suites[request.suite](model, tokenizer, request.choice, reporter.progress, parts)
 
 
 def _look_at_data(request: Request) -> None:
@@ -123,22 +124,25 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def evaluate_suite(request: Request, reporter: Reporter) -> dict[str, Any]:
+def evaluate_suite(request: Request, reporter: Reporter, output: Path | None = None) -> dict[str, Any]:
     """Run a suite on a model.
 
     Args:
         request: what on what.
         reporter: where progress goes.
+        output: where `save_results` will write. Until then, what each finished benchmark gave stands beside it
+            (`<file>.parts`), and the call after an interruption takes it over. None: nothing is kept.
 
     Returns:
         What the suite gives (`tasks`, `metrics`, `missing`), with `model`, `suite` and `provenance`. Two equal runs
         give the same bytes: no time stands in it.
 
     Raises:
-        InputError: the model, the data or the choice of tasks is wrong.
+        InputError: the model, the data or the choice of tasks is wrong, or nothing can be written at `output`.
     """
     import torch
 
+    from sensekd.evaluation.parts import Parts
     from sensekd.training.placement import pick_device
     from sensekd.training.teacher import load_teacher
 
@@ -147,13 +151,17 @@ def evaluate_suite(request: Request, reporter: Reporter) -> dict[str, Any]:
     config = _config(request, device)
     model, tokenizer, identity = load_teacher(config, device)
     reporter.note(f"evaluating {request.model}: suite {request.suite}, {config.dtype} on {device}")
-    found = _run(request, model, tokenizer, reporter)
-    for name in found["missing"]:
-        reporter.note(f"no files of {name} under {request.data}: left out")
     settings = {
         "tasks": list(request.tasks), "limits": dict(request.limits), "batch_size": request.batch_size,
         "dtype": config.dtype, "device": device.type, "threads": torch.get_num_threads(),
     }  # fmt: skip
+    # What the other benchmarks are, and how much of them is taken, is nothing to one of them.
+    shared = {name: value for name, value in settings.items() if name not in {"tasks", "limits"}}
+    made_from = {"suite": request.suite, "model": identity.compared(), "versions": _versions(), "settings": shared}
+    parts = Parts(None if output is None else _parts_folder(output), made_from, reporter.note)
+    found = _run(request, model, tokenizer, reporter, parts)
+    for name in found["missing"]:
+        reporter.note(f"no files of {name} under {request.data}: left out")
     files = {name: file_fingerprint(*paths) for name, paths in found.pop("files").items()}
     provenance = {"model": asdict(identity), "versions": _versions(), "settings": settings, "files": files}
     return {"model": request.model, "suite": request.suite, **found, "provenance": provenance}
@@ -176,9 +184,17 @@ def results_file(path: Path) -> Path:
     return target
 
 
+def _parts_folder(path: Path) -> Path:
+    target = results_file(path)
+    return target.with_name(f"{target.name}.parts")
+
+
 def save_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Write results atomically; a folder gets `results.json`."""
+    """Write results atomically; a folder gets `results.json`. What `evaluate_suite` kept beside it goes."""
+    from sensekd.evaluation.parts import Parts
+
     write_json(results_file(path), results)
+    Parts(_parts_folder(path)).clear()
 
 
 def table(results: Mapping[str, Any]) -> str:
