@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,26 @@ def test_what_is_wrong_with_the_data_shows_before_anything_starts(tmp_path: Path
     found = "\n".join(problems(load_recipe(write_recipe(tmp_path, tree))))
     assert "corpus.mixture[1].path: no file at" in found
     assert "corpus.mixture[2].template: no file at" in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"corpus.mixture.0.skip_documents": 10_000}, r"corpus\.mixture\[0\]: no document in .* after the 10000"),
+        ({"evaluation.corpus.path": "EMPTY"}, r"evaluation\.corpus: no document in .*empty\.jsonl$"),
+    ],
+)
+def test_an_empty_text_shows_before_anything_starts(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    tree = mixture(tmp_path)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        at: Any = tree
+        for name in path:
+            at = at[int(name) if name.isdecimal() else name]
+        at[last] = str(tmp_path / "empty.jsonl") if value == "EMPTY" else value
+    (found,) = problems(load_recipe(write_recipe(tmp_path, tree)))
+    assert re.search(expected, found), found
 
 
 def test_a_bad_record_shows_before_anything_starts(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ CASES: list[tuple[Change, str]] = [
     (missing_teacher, "no model at"),
     (unknown_key, "training.learning_rat: unknown key"),
     (small_vocabulary, "the tokenizer has 40 tokens, the model 20 rows"),
-    (empty_corpus, "no document left"),
+    (empty_corpus, "no document in"),
     (strange_lexicon, "have a neighbour"),
     (short_corpus, "fewer than one block"),
     (many_layers, "student.layers is 9"),

@@ -10,6 +10,7 @@ from typing import Final
 
 from sensekd.artefacts import MANIFEST
 from sensekd.config import CorpusConfig, Recipe
+from sensekd.corpus import documents
 from sensekd.errors import InputError, require
 
 # Rows of a corpus that are read before anything starts; question sets have fewer, and are read whole.
@@ -23,22 +24,30 @@ def _elsewhere(part: CorpusConfig) -> bool:
     return part.format == "hub" and part.records in ("text", "messages", "completion")
 
 
-def _missing_files(recipe: Recipe) -> list[str]:
-    def corpus(name: str, config: CorpusConfig | None) -> list[tuple[str, str]]:
-        if config is None:
-            return []
-        parts = [(f"{name}.mixture[{i}]" if config.mixture else name, part) for i, part in enumerate(config.parts)]
-        found = [(f"{where}.path", part.path) for where, part in parts if not _elsewhere(part)]
-        return found + [(f"{where}.template", part.template) for where, part in parts if part.template]
-
-    files = [
-        *corpus("corpus", recipe.corpus),
-        *corpus("senses.corpus", recipe.senses.corpus),
-        *corpus("evaluation.corpus", recipe.evaluation.corpus),
-        *((f"evaluation.questions.{name}", path) for name, path in recipe.evaluation.questions.items()),
+def _parts(recipe: Recipe) -> list[tuple[str, CorpusConfig]]:
+    """Every part of every corpus, and the key that it stands under."""
+    development = recipe.compare.development
+    corpora = {
+        "corpus": recipe.corpus,
+        "senses.corpus": recipe.senses.corpus,
+        "evaluation.corpus": recipe.evaluation.corpus,
+        "compare.development.corpus": development.corpus if development else None,
+    }
+    return [
+        (f"{name}.mixture[{number}]" if corpus.mixture else name, part)
+        for name, corpus in corpora.items()
+        if corpus is not None
+        for number, part in enumerate(corpus.parts)
     ]
+
+
+def _missing_files(recipe: Recipe) -> list[str]:
+    files: list[tuple[str, str]] = []
+    for where, part in _parts(recipe):
+        files += [] if _elsewhere(part) else [(f"{where}.path", part.path)]
+        files += [(f"{where}.template", part.template)] if part.template else []
+    files += [(f"evaluation.questions.{name}", path) for name, path in recipe.evaluation.questions.items()]
     if development := recipe.compare.development:
-        files += corpus("compare.development.corpus", development.corpus)
         files += [(f"compare.development.questions.{name}", path) for name, path in development.questions.items()]
     if recipe.evaluation.gold_senses:
         files.append(("evaluation.gold_senses", recipe.evaluation.gold_senses))
@@ -64,10 +73,20 @@ def _content_problems(recipe: Recipe) -> list[str]:
     checks: list[Callable[[], object]] = [partial(read_questions, Path(path)) for path in sets]
     if recipe.evaluation.lexical is not None:
         checks.append(partial(lexical_key, recipe.evaluation.lexical))
+    checks += [partial(_first_record, where, part) for where, part in _parts(recipe) if part.records == "text"]
     checks += [partial(_first_records, part) for part in recipe.corpus.parts if part.records != "text"]
     if recipe.evaluation.gold_senses:
         checks.append(partial(read_gold, Path(recipe.evaluation.gold_senses)))
     return [problem for check in checks if (problem := _problem_of(check))]
+
+
+def _first_record(where: str, part: CorpusConfig) -> None:
+    """Read the first document of a local text, so that an empty one shows."""
+    if _elsewhere(part) or part.skip_documents > _FIRST:
+        return
+    if next(documents(part), None) is None:
+        skipped = f" after the {part.skip_documents} that are skipped" if part.skip_documents else ""
+        raise InputError(f"{where}: no document in {part.path}{skipped}", "at least one document that is not empty")
 
 
 def _first_records(part: CorpusConfig) -> None:
