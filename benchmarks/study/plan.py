@@ -430,6 +430,23 @@ def _regimes(teacher: str) -> list[Experiment]:
     ]
 
 
+def _much_stored(teacher: str) -> Experiment:
+    """Every row once, from 64 stored tokens: what a recipe for a large teacher does."""
+    steps = base(teacher, "")["training"]
+    tokens = steps["steps"] * steps["batch_size"] * steps["sequence_length"]
+    name = f"{teacher}-much-text64"
+    tree = changed(base(teacher, name, tokens=tokens), {
+        "cache": STORED,
+        "loss.alpha": 3.0,
+        "compare.arms": ["kd"],
+        "compare.custom": {
+            "senses": {**REACH, "loss.lambda": 1.0},
+            "refined16": {**CODE, "loss.mu": 10.0, "cache.refine": True},
+        },
+    })  # fmt: skip
+    return Experiment(name, "Much text, read once, from 64 stored tokens", tree)
+
+
 def _sensitivity(teacher: str, name: str, question: str, factors: Tree, changes: Tree) -> Experiment:
     tree = changed(base(teacher, f"{teacher}-{name}"), {
         "cache": CACHED,
@@ -480,6 +497,7 @@ def plan() -> dict[str, Experiment]:
         *(_fewer(teacher) for teacher in pairs),
         *(each for teacher in pairs for each in _sensitivities(teacher)),
         *_regimes("books4k"),
+        *(_much_stored(teacher) for teacher in pairs),
         *_pieces("books4k"),
     ]
     return {experiment.name: experiment for experiment in found}

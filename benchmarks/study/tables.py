@@ -178,14 +178,19 @@ def time_table(name: str) -> str:
 def sensitivity_table(*names: str) -> str:
     """KL on development text minus plain KD's, one factor at a time from the default, which is marked."""
     results = [load(name) for name in names]
-    lines = [["factor", "value", *(head for name in names for head in (f"{name}: Δ KL", "in raw units"))]]
+    # Where the recipe is in raw units already, there is nothing to convert.
+    both = any(entry["raw"] is not None for found in results for entry in found["factors"])
+    heads = ["Δ KL", "in raw units"][: 1 + both]
+    lines = [
+        ["factor", "value", *(f"{name}: {head}" if head == heads[0] else head for name in names for head in heads)]
+    ]
     for number, known in enumerate(results[0]["factors"]):
         cells = []
         for found in results:
             entry = found["factors"][number]
             raw = "" if entry["raw"] is None else f"{entry['raw']:.3g}"
             gain = found["summary"][entry["arm"]]["kl"]["mean"] - found["summary"]["kd"]["kl"]["mean"]
-            cells += [f"{gain:+.3f}", raw]
+            cells += [f"{gain:+.3f}", raw][: 1 + both]
         mark = " (default)" if known["default"] else ""
         lines.append([known["factor"], f"{known['value']:g}{mark}", *cells])
     return _source(*names) + _rows(lines)
