@@ -3,13 +3,16 @@
 A cache holds the logarithms of the teacher's softmax at τ for k tokens. Up to one constant they are W h / τ: k tokens
 fix the teacher's last state h in k - 1 directions, and what was decoded (nearest own sense and residual) stands in the
 others. The correction is the smallest change of the decoded state that explains the scores, with a ridge for what they
-were rounded to. It costs no byte; with k above the width it gives the state itself.
+were rounded to. It costs no byte; with k above the width it gives the state itself. It does cost a system of k
+equations a position, as much as a step of a small student: what fits into memory is solved once a training, not in
+every epoch.
 
 Shapes: N label positions, k stored tokens, D width of the teacher, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +32,9 @@ RIDGE: Final = 1e-3
 # Elements of [n, k, D] rows that exist at a time.
 _ELEMENTS: Final = 1 << 24
 
+ROOM: Final = 1 << 28
+"""Bytes of corrected states that a training keeps; blocks beyond them are corrected anew in every epoch."""
+
 
 @dataclass(frozen=True)
 class Refiner:
@@ -38,11 +44,40 @@ class Refiner:
         head: the teacher's output embedding; no soft cap.
         tau: τ of the stored logarithms.
         factors: of k = V, by device: the centred rows and the Cholesky factor of their Gram matrix.
+        room: bytes of corrected states that `refine_blocks` keeps.
+        kept: these, by the number of the block.
     """
 
     head: Head
     tau: float
     factors: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    room: int = ROOM
+    kept: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def refine_blocks(
+        self, states_ND: Tensor, top: TopTeacher, numbers: Sequence[int], counts: Sequence[int]
+    ) -> Tensor:
+        """[N, D] float32 corrected states of a batch's blocks, one block at a time.
+
+        A block's bits depend neither on its neighbours nor on whether it was kept: a training that is resumed, and
+        keeps nothing yet, is the one that was never interrupted.
+
+        Args:
+            states_ND: decoded states, block after block.
+            top: stored softmax of the same positions.
+            numbers: of the blocks.
+            counts: positions of each.
+        """
+        found, start = [], 0
+        for number, count in zip(numbers, counts, strict=True):
+            part = slice(start, start := start + count)
+            refined = self.kept.get(number)
+            if refined is None:
+                refined = self.refine(states_ND[part], top.rows(part))
+                if sum(each.nbytes for each in self.kept.values()) + refined.nbytes <= self.room:
+                    self.kept[number] = refined
+            found.append(refined)
+        return torch.cat(found)
 
     @torch.no_grad()
     def refine(self, states_ND: Tensor, top: TopTeacher) -> Tensor:
