@@ -430,6 +430,24 @@ def _regimes(teacher: str) -> list[Experiment]:
     ]
 
 
+def _assigned(teacher: str) -> list[Experiment]:
+    """Whether `next`, which gained in the first round, gains on fresh text with a well weighted KL."""
+    own = {**OWN, "loss.pull": "teacher"}
+    tree = changed(base(teacher, f"{teacher}-assigned"), {
+        "corpus": {**FRESH[teacher]["corpus"], "max_tokens": TOKENS},
+        "evaluation.corpus": FRESH[teacher]["test"],
+        "cache": CACHED,
+        "loss.alpha": 3.0,
+        "compare.arms": ["kd"],
+        "compare.custom": {f"own-{lam:g}": {**own, "loss.lambda": lam} for lam in (1.0, 3.0)},
+    })  # fmt: skip
+    return [
+        Experiment(f"{teacher}-assigned-{name}", f"States filed under the {which} token, on fresh text",
+                   changed(tree, {"senses.assignment": name}))
+        for name, which in {"predicted": "likeliest", "next": "actual next"}.items()
+    ]  # fmt: skip
+
+
 def _much_stored(teacher: str) -> Experiment:
     """Every row once, from 64 stored tokens: what a recipe for a large teacher does."""
     steps = base(teacher, "")["training"]
@@ -442,6 +460,7 @@ def _much_stored(teacher: str) -> Experiment:
         "compare.custom": {
             "senses": {**REACH, "loss.lambda": 1.0},
             "refined16": {**CODE, "loss.mu": 10.0, "cache.refine": True},
+            "refined16-mu3": {**CODE, "loss.mu": 3.0, "cache.refine": True},
         },
     })  # fmt: skip
     return Experiment(name, "Much text, read once, from 64 stored tokens", tree)
@@ -490,6 +509,7 @@ def plan() -> dict[str, Experiment]:
         *(each for teacher in pairs for each in _fewer_fresh(teacher, "fresh64", "refined16")),
         *(each for teacher in pairs for each in _alpha(teacher)),
         *(each for teacher in pairs for each in _wide(teacher)),
+        *(each for teacher in pairs for each in _assigned(teacher)),
         Experiment("books1k-main", "Does a small vocabulary gain more?", small),
         *(_reach(teacher) for teacher in TEACHERS),
         *_regimes("stories3m"),
