@@ -36,7 +36,7 @@ def test_defaults_are_the_method_s_starting_values_but_where_the_study_changed_t
     assert (recipe.loss.kappa, recipe.loss.pull) == (1, "teacher")
     assert (recipe.loss.effective_margin, recipe.loss.positions) == (0.8, "all")
     assert (recipe.senses.k, recipe.senses.samples_per_token, recipe.senses.minimum_support) == (10, 200, 2)
-    assert (recipe.senses.assignment, recipe.linking.max_pieces) == ("predicted", 3)
+    assert (recipe.senses.assignment, recipe.linking.max_pieces) == ("next", 3)
     assert recipe_from_tree(tree(), "t", ["loss.push=relative"]).loss.effective_margin == 0.0
 
 

@@ -17,8 +17,11 @@ from benchmarks.study.plan import RESULTS, ROOT, Experiment, plan
 KEPT = ("arms", "summary", "differences", "multiplicity", "equal_time", "tuning", "coverage", "factors", "from_default",
         "failed", "skipped", "items")  # fmt: skip
 
-START = {"alpha": 0.7, "kappa": 5, "pull": "absolute"}
-"""What the loss started from when the study ran; its results are the defaults now."""
+START: dict[str, dict[str, Any]] = {
+    "loss": {"alpha": 0.7, "kappa": 5, "pull": "absolute"},
+    "senses": {"assignment": "predicted"},
+}
+"""What the study started from; its results are the defaults now."""
 
 
 def _cpu() -> float:
@@ -42,7 +45,7 @@ def _portable(value: Any) -> Any:
 
 def as_run(experiment: Experiment) -> dict[str, Any]:
     """The recipe of an experiment, with what it leaves to the defaults of its time."""
-    return {**experiment.tree, "loss": {**START, **experiment.tree.get("loss", {})}}
+    return {**experiment.tree, **{name: {**keys, **experiment.tree.get(name, {})} for name, keys in START.items()}}
 
 
 def run(experiment: Experiment) -> Path:

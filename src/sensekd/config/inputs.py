@@ -183,7 +183,7 @@ class SensesConfig(Section):
 
     dictionary: str | None = None
     corpus: CorpusConfig | None = None
-    assignment: Literal["predicted", "next", "agree"] = "predicted"
+    assignment: Literal["predicted", "next", "agree"] = "next"
     samples_per_token: Positive = 200
     k: Positive | Literal["adaptive"] = 10
     k_max: Positive = 16
