@@ -509,6 +509,7 @@ def plan() -> dict[str, Experiment]:
         *(each for teacher in pairs for each in _fewer_fresh(teacher, "fresh64", "refined16")),
         *(each for teacher in pairs for each in _alpha(teacher)),
         *(each for teacher in pairs for each in _wide(teacher)),
+        *(each for teacher in pairs for each in _fewer_fresh(teacher, "wide64", "refined16")),
         *(each for teacher in pairs for each in _assigned(teacher)),
         Experiment("books1k-main", "Does a small vocabulary gain more?", small),
         *(_reach(teacher) for teacher in TEACHERS),
