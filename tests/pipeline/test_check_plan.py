@@ -199,7 +199,7 @@ def test_what_does_not_fit_shows_before_anything_starts(
         ({"corpus": {"fraction": 0.5, "seed": 4}}, set()),
         (
             {"senses": {"dictionary": "d", "k": 4}},
-            {"senses.k", "senses.assignment", "senses.samples_per_token", "senses.window"},
+            {"senses.k", "senses.samples_per_token", "senses.window"},
         ),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ from sensekd.senses.reading import describe, render
 from sensekd.senses.sample import StateSample
 
 pytestmark = pytest.mark.data
-CONFIG = SensesConfig(window=128, batch_size=8)
+CONFIG = SensesConfig(assignment="predicted", window=128, batch_size=8)
 
 
 @pytest.fixture(scope="module")
