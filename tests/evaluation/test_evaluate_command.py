@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from typer.testing import CliRunner
 
 from sensekd.cli.main import app
 from sensekd.errors import InputError
-from sensekd.pipeline.evaluating import Request, evaluate_suite, parse_limits, results_file, save_results, table
+from sensekd.pipeline.evaluating import (
+    Request,
+    evaluate_suite,
+    parse_limits,
+    parts_of,
+    results_file,
+    save_results,
+    table,
+)
 
 pytest.importorskip("lm_eval", reason="needs the extra `eval`")
 
@@ -76,7 +85,9 @@ def test_an_interrupted_suite_goes_on_after_its_last_benchmark(folder: Path, tmp
         reporter, output = Reporter(stop), tmp_path / "results.json"
         names = ("arc_easy", "piqa", "mmlu", "squad_v2")
         request = Request(str(folder / "model"), suite, folder / "data", names, {"*": 2}, device="cpu")
-        save_results(output, evaluate_suite(replace(request, **changes), reporter, output))
+        parts = parts_of(output)
+        save_results(output, evaluate_suite(replace(request, **changes), reporter, parts))
+        parts.clear()
         return reporter, output.read_bytes()
 
     first, whole = run()
@@ -89,11 +100,14 @@ def test_an_interrupted_suite_goes_on_after_its_last_benchmark(folder: Path, tmp
     piqa = next(parts.glob("piqa-*.json"))
     piqa.write_text(piqa.read_text().replace('"items": 2', '"items": 3'))  # Not as it was written: run again.
     with pytest.raises(KeyboardInterrupt):
-        run("arc_easy", batch_size=3)  # A part of other settings is not taken.
+        run("piqa", batch_size=3)  # A part of other settings is not taken.
     again, found = run()
     assert again.ran == ["piqa", "squad_v2"]
     assert [note.partition(":")[0] for note in again.notes if "taken over" in note] == ["arc_easy", "mmlu"]
     assert found == whole
+    (other,) = parts.iterdir()  # Theirs stays.
+    other.unlink()
+    run()
     assert not parts.exists()
 
 
@@ -104,9 +118,20 @@ def test_other_questions_are_no_part_of_these(folder: Path, tmp_path: Path) -> N
     other.write_text(other.read_text().replace("river", "lamp"))  # Shots alone.
     for changed in (request, replace(request, limits={"*": 3}), replace(request, data=tmp_path / "data")):
         reporter = Reporter()
-        evaluate_suite(changed, reporter, tmp_path / "results.json")
+        evaluate_suite(changed, reporter, parts_of(tmp_path))
         assert reporter.ran == ["mmlu"]
     assert len(list((tmp_path / "results.json.parts").iterdir())) == 3
+
+
+def test_another_way_of_asking_is_no_part_of_these(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "model", tmp_path / "model")
+    request = Request(str(tmp_path / "model"), "paper-chat", folder / "data", ("piqa",), {"*": 2}, device="cpu")
+    for template in (None, "{{ messages[0].content }}"):
+        if template:
+            (tmp_path / "model" / "chat_template.jinja").write_text(template)
+        reporter = Reporter()
+        evaluate_suite(request, reporter, parts_of(tmp_path))
+        assert reporter.ran == ["piqa"]
 
 
 def test_the_fingerprints_follow_the_files(folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from sensekd.senses.residence import HostRows, RowGatherer
 from sensekd.senses.store import StoredRows
 from sensekd.training.cache.feed import TeacherFeed
 from sensekd.training.cache.layout import Layout, Records
-from sensekd.training.cache.refine import Refiner, make_refiner
+from sensekd.training.cache.refine import KeptBlocks, Refiner, make_refiner
 from sensekd.training.cache.residual import ResidualCode, deal_axes, fit_residual_code
 from sensekd.training.cache.store import TeacherCache
 from sensekd.training.data import collate
@@ -284,13 +284,13 @@ def test_scores_of_some_tokens_correct_the_state_in_their_directions_alone(bias:
 
 def test_a_block_is_corrected_once_and_by_itself() -> None:
     refiner, top, _, decoded = scored(5)
-    refiner = replace(refiner, room=2 * 10 * 11 * 4)
+    refiner = replace(refiner, kept=KeptBlocks(2 * 10 * 11 * 4))
     alone = [refiner.refine(decoded[start : start + 10], top.rows(slice(start, start + 10))) for start in (0, 10, 20)]
     for _ in range(2):
-        found = refiner.refine_blocks(decoded, top, [7, 8, 9], [10, 10, 10])
+        found = refiner.refine_blocks(decoded, top, [7, 5, 8, 9], [10, 0, 10, 10])  # One without labels among them.
         assert torch.equal(found, torch.cat(alone))
-    assert list(refiner.kept) == [7, 8]  # There is no room for the third.
-    refiner.kept[8] = torch.zeros(10, 11)
+    assert list(refiner.kept.states) == [7, 5, 8]  # There is no room for the last.
+    refiner.kept.states[8] = torch.zeros(10, 11)
     assert torch.equal(refiner.refine_blocks(decoded[10:20], top.rows(slice(10, 20)), [8], [10]), torch.zeros(10, 11))
 
 
@@ -307,7 +307,7 @@ def test_what_is_kept_changes_no_bit_of_a_training(tmp_path: Path, monkeypatch: 
 
 
 def without_room(make: Any) -> Any:
-    return lambda *given: replace(make(*given), room=0)
+    return lambda *given: replace(make(*given), kept=KeptBlocks(0))
 
 
 def test_refining_trains_as_the_state_does_where_the_scores_are_whole(tmp_path: Path) -> None:

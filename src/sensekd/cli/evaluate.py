@@ -58,15 +58,14 @@ def evaluate(
     as_json: AsJson = False,
 ) -> Summary:
     """Evaluate a model: the paper's benchmarks, or held-out CE, KL to the teacher, agreement, lexical tests."""
-    from sensekd.pipeline.evaluating import Request, evaluate_suite, parse_limits, results_file, save_results, table
+    from sensekd.pipeline.evaluating import Request, evaluate_suite, parse_limits, parts_of, save_results, table
 
     if recipe is not None and suite != "intrinsic":
         raise InputError(
             f"--recipe with --suite {suite}", "--suite intrinsic, which compares with the recipe's teacher",
             "leave out --recipe",
         )  # fmt: skip
-    if output is not None:
-        results_file(output)
+    parts = parts_of(output)
     results: dict[str, Any] = {"model": model, "suite": suite}
     lines = []
     if recipe is not None:
@@ -76,10 +75,11 @@ def evaluate(
         request = Request(
             model, suite, data, tuple(tasks or ()), parse_limits(tuple(limits or ())), batch_size, dtype, device
         )
-        found = with_reporter(lambda reporter: evaluate_suite(request, reporter, output))
+        found = with_reporter(lambda reporter: evaluate_suite(request, reporter, parts))
         found["metrics"] = {**results.get("metrics", {}), **found["metrics"]}
         results |= found
         lines.append(table(found))
     if output is not None:
         save_results(output, results)
+        parts.clear()
     return Summary("\n".join(lines), results)

@@ -254,5 +254,5 @@ def paper_chat(
     for name, groups in sources.items():
         items = [ask(name, row) for rows in groups for row in rows[: choice.limit(name)]]
         data = fingerprint([item.row for item in items])
-        found[name] = parts.once(name, data, functools.partial(run, name, items, data))
+        found[name] = parts.once(name, functools.partial(str, data), functools.partial(run, name, items, data))
     return {"tasks": found, "metrics": flat(found), "missing": missing, "files": files}

@@ -106,7 +106,8 @@ class FittingTask(ConfigurableTask):  # type: ignore[misc]
 
     def shown(self) -> list[Any]:
         """The rows that shots are drawn from; none where there are no shots."""
-        return list(self.fewshot_docs()) if self.config.num_fewshot else []
+        with errors_only("lm_eval"):
+            return list(self.fewshot_docs()) if self.config.num_fewshot else []
 
     def draw(self, doc: Any, count: int) -> list[Any]:
         """The shots of an item."""

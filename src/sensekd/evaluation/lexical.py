@@ -356,10 +356,12 @@ def lexical(
             return coarse(model, tokenizer, paths, choice, progress)
         return simlex(model, tokenizer, paths[0], choice, progress)
 
+    def data(name: str) -> list[Any]:
+        return [file_fingerprint(*files[name]), choice.limit(name)]
+
     found: dict[str, Any] = {}
     for name, paths in sources.items():
         if paths:
-            data = [file_fingerprint(*files[name]), choice.limit(name)]
-            found[name] = parts.once(name, data, functools.partial(run, name, paths))
+            found[name] = parts.once(name, functools.partial(data, name), functools.partial(run, name, paths))
     missing = [name for name in sources if name not in found]
     return {"tasks": found, "metrics": flat(found), "missing": missing, "files": files}

@@ -161,6 +161,11 @@ def _sources(choice: Choice, names: Sequence[str]) -> tuple[dict[str, dict[str, 
     return {name: dict.fromkeys(subjects if name == "mmlu" else [name]) for name in names}, []
 
 
+def _read_by(tasks: Mapping[str, FittingTask]) -> dict[str, str]:
+    """What tasks read: their items and what their shots are drawn from."""
+    return {name: fingerprint([list(task.eval_docs), task.shown()]) for name, task in tasks.items()}
+
+
 def _refuse_subject(task: str, configs: Collection[str], benchmark: Benchmark | None) -> None:
     """Refuse a subject of MMLU that lm-eval does not know, or one with fewer questions to show than there are shots."""
     if task not in configs:
@@ -237,8 +242,7 @@ def paper(
     for name in sources:
         # A task keeps all its requests; it goes when it has run.
         whole = tasks.pop(name)
-        data = {task: fingerprint([list(each.eval_docs), each.shown()]) for task, each in whole.items()}
-        found[name] = parts.once(name, data, functools.partial(run, name, whole))
+        found[name] = parts.once(name, functools.partial(_read_by, whole), functools.partial(run, name, whole))
     files = {task: rows.files for group in sources.values() for task, rows in group.items() if rows is not None}
     return {"tasks": found, "metrics": flat(found), "missing": missing, "files": files}
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sensekd.artefacts import fingerprint, sweep, write_json
+from sensekd.artefacts import fingerprint, write_json
 
 
 def _silent(_: str) -> None:
@@ -23,23 +24,26 @@ class Parts:
         folder: where the files stand; None keeps nothing.
         made_from: whatever else of the run decides about a result: model, suite, settings, libraries.
         note: is told which results are taken from the files.
+        paths: the files that this run has written or taken.
     """
 
     folder: Path | None = None
     made_from: Mapping[str, Any] = field(default_factory=dict)
     note: Callable[[str], None] = _silent
+    paths: list[Path] = field(default_factory=list)
 
-    def once(self, name: str, data: object, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def once(self, name: str, data: Callable[[], object], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The result of a benchmark: the kept one, or that of `run`, which is then kept.
 
         Args:
             name: of the benchmark, which is part of a file's name.
-            data: what it reads and how much of it, as JSON can say it.
+            data: gives what it reads and how much of it, as JSON can say it.
             run: gives a result that JSON holds without a loss.
         """
         if self.folder is None:
             return run()
-        path = self.folder / f"{name}-{fingerprint([self.made_from, name, data])}.json"
+        path = self.folder / f"{name}-{fingerprint([self.made_from, name, data()])}.json"
+        self.paths.append(path)
         found = _read(path)
         if found is not None:
             self.note(f"{name}: finished by an interrupted run, taken over")
@@ -49,14 +53,12 @@ class Parts:
         return found
 
     def clear(self) -> None:
-        """Delete what is kept: the whole has been written. Files of others stay, and so does their folder."""
-        if self.folder is None or not self.folder.is_dir():
-            return
-        sweep(self.folder)
-        for path in self.folder.glob("*.json"):
-            path.unlink()
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        """Delete what this run kept: the whole has been written. Parts of other settings stay, with their folder."""
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+        if self.folder is not None:
+            with suppress(OSError):  # There is none, or it is not empty.
+                self.folder.rmdir()
 
 
 def _read(path: Path) -> dict[str, Any] | None:

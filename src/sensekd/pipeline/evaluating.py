@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from sensekd.evaluation.parts import Parts
 
 SUITES: Final = ("paper", "paper-chat", "intrinsic")
+_FORMAT: Final = 1
+"""Of what a suite asks and how it counts; another number, and nothing kept by an interrupted run is taken over."""
+
 _OPTIONAL: Final = ("lm-eval", "scipy", "scikit-learn")
 
 
@@ -124,21 +127,34 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def evaluate_suite(request: Request, reporter: Reporter, output: Path | None = None) -> dict[str, Any]:
+def _ways(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What a checkpoint says beside weights and pieces: how it is asked, and where its answers end."""
+    import torch
+
+    generation = model.generation_config
+    return {
+        "template": tokenizer.chat_template,
+        "special": tokenizer.special_tokens_map,
+        "generation": None if generation is None else generation.to_dict(),
+        "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else None,
+    }
+
+
+def evaluate_suite(request: Request, reporter: Reporter, parts: Parts | None = None) -> dict[str, Any]:
     """Run a suite on a model.
 
     Args:
         request: what on what.
         reporter: where progress goes.
-        output: where `save_results` will write. Until then, what each finished benchmark gave stands beside it
-            (`<file>.parts`), and the call after an interruption takes it over. None: nothing is kept.
+        parts: where the results of finished benchmarks are kept for the call after an interruption, as `parts_of` gives
+            it; to be cleared when the whole has been saved. None: nothing is kept.
 
     Returns:
         What the suite gives (`tasks`, `metrics`, `missing`), with `model`, `suite` and `provenance`. Two equal runs
         give the same bytes: no time stands in it.
 
     Raises:
-        InputError: the model, the data or the choice of tasks is wrong, or nothing can be written at `output`.
+        InputError: the model, the data or the choice of tasks is wrong.
     """
     import torch
 
@@ -157,8 +173,11 @@ def evaluate_suite(request: Request, reporter: Reporter, output: Path | None = N
     }  # fmt: skip
     # What the other benchmarks are, and how much of them is taken, is nothing to one of them.
     shared = {name: value for name, value in settings.items() if name not in {"tasks", "limits"}}
-    made_from = {"suite": request.suite, "model": identity.compared(), "versions": _versions(), "settings": shared}
-    parts = Parts(None if output is None else _parts_folder(output), made_from, reporter.note)
+    made_from = {
+        "format": _FORMAT, "suite": request.suite, "model": identity.compared(), "versions": _versions(),
+        "settings": shared, "ways": _ways(model, tokenizer),
+    }  # fmt: skip
+    parts = replace(parts or Parts(), made_from=made_from, note=reporter.note)
     found = _run(request, model, tokenizer, reporter, parts)
     for name in found["missing"]:
         reporter.note(f"no files of {name} under {request.data}: left out")
@@ -184,17 +203,26 @@ def results_file(path: Path) -> Path:
     return target
 
 
-def _parts_folder(path: Path) -> Path:
-    target = results_file(path)
-    return target.with_name(f"{target.name}.parts")
+def parts_of(output: Path | None) -> Parts:
+    """Where finished benchmarks are kept until the results stand: beside these, in `<file>.parts`.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    from sensekd.evaluation.parts import Parts
+
+    if output is None:
+        return Parts()
+    target = results_file(output)
+    folder = target.with_name(f"{target.name}.parts")
+    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"{folder} is no folder that can be written", "room for what is finished", "move it away")
+    return Parts(folder)
 
 
 def save_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Write results atomically; a folder gets `results.json`. What `evaluate_suite` kept beside it goes."""
-    from sensekd.evaluation.parts import Parts
-
+    """Write results atomically; a folder gets `results.json`."""
     write_json(results_file(path), results)
-    Parts(_parts_folder(path)).clear()
 
 
 def table(results: Mapping[str, Any]) -> str:

@@ -36,6 +36,25 @@ ROOM: Final = 1 << 28
 """Bytes of corrected states that a training keeps; blocks beyond them are corrected anew in every epoch."""
 
 
+@dataclass
+class KeptBlocks:
+    """Corrected states by the number of their block.
+
+    Attributes:
+        room: bytes that are left.
+        states: [n, D] of each block.
+    """
+
+    room: int = ROOM
+    states: dict[int, Tensor] = field(default_factory=dict)
+
+    def put(self, number: int, states: Tensor) -> None:
+        """Keep a block's, where there is room."""
+        if states.nbytes <= self.room:
+            self.room -= states.nbytes
+            self.states[number] = states
+
+
 @dataclass(frozen=True)
 class Refiner:
     """Corrects decoded states by stored scores.
@@ -44,15 +63,13 @@ class Refiner:
         head: the teacher's output embedding; no soft cap.
         tau: τ of the stored logarithms.
         factors: of k = V, by device: the centred rows and the Cholesky factor of their Gram matrix.
-        room: bytes of corrected states that `refine_blocks` keeps.
-        kept: these, by the number of the block.
+        kept: what `refine_blocks` has corrected.
     """
 
     head: Head
     tau: float
     factors: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
-    room: int = ROOM
-    kept: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    kept: KeptBlocks = field(default_factory=KeptBlocks, repr=False, compare=False)
 
     def refine_blocks(
         self, states_ND: Tensor, top: TopTeacher, numbers: Sequence[int], counts: Sequence[int]
@@ -71,11 +88,10 @@ class Refiner:
         found, start = [], 0
         for number, count in zip(numbers, counts, strict=True):
             part = slice(start, start := start + count)
-            refined = self.kept.get(number)
+            refined = self.kept.states.get(number)
             if refined is None:
                 refined = self.refine(states_ND[part], top.rows(part))
-                if sum(each.nbytes for each in self.kept.values()) + refined.nbytes <= self.room:
-                    self.kept[number] = refined
+                self.kept.put(number, refined)
             found.append(refined)
         return torch.cat(found)
 
@@ -88,6 +104,8 @@ class Refiner:
             top: stored softmax of the same positions.
         """
         states, weight = states_ND.float(), self.head.weight.detach()
+        if not len(states):  # A block of a long prompt alone.
+            return states
         scores = top.log_probs.float() * (self.tau / self.head.scale)
         if top.ids is None:
             rows, factor = self._whole(weight[: scores.shape[1]], states.device)
