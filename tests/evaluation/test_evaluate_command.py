@@ -101,6 +101,7 @@ def test_an_interrupted_suite_goes_on_after_its_last_benchmark(folder: Path, tmp
     piqa.write_text(piqa.read_text().replace('"items": 2', '"items": 3'))  # Not as it was written: run again.
     with pytest.raises(KeyboardInterrupt):
         run("piqa", batch_size=3)  # A part of other settings is not taken.
+    (parts / f".{piqa.name}.abcdefgh").write_text("{")  # What a killed run had begun to write.
     again, found = run()
     assert again.ran == ["piqa", "squad_v2"]
     assert [note.partition(":")[0] for note in again.notes if "taken over" in note] == ["arc_easy", "mmlu"]

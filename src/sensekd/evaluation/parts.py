@@ -55,7 +55,9 @@ class Parts:
     def clear(self) -> None:
         """Delete what this run kept: the whole has been written. Parts of other settings stay, with their folder."""
         for path in self.paths:
-            path.unlink(missing_ok=True)
+            # What a killed run had begun to write has the same name and some letters more.
+            for each in (path, *path.parent.glob(f".{path.name}.*")):
+                each.unlink(missing_ok=True)
         if self.folder is not None:
             with suppress(OSError):  # There is none, or it is not empty.
                 self.folder.rmdir()

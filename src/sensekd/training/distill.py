@@ -122,11 +122,16 @@ def _trainer(
     from sensekd.training.trainer import SenseDistillationTrainer
 
     class Report(TrainerCallback):  # type: ignore[misc]
-        """Say how far it is; where the training is interrupted, end it with a checkpoint."""
+        """Say how far it is; where the training is interrupted, end it with a checkpoint.
+
+        A checkpoint does not hold the sums since the last record, so `save_every` writes a record too: one that is
+        averaged over the steps since a resume would not be that of a training left alone.
+        """
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if progress is not None and state.is_world_process_zero:
                 progress(state.global_step, state.max_steps)
+            control.should_log |= control.should_save
             if trainer.interrupted():
                 control.should_save = control.should_training_stop = True
 
