@@ -273,34 +273,45 @@ def _fresh(teacher: str, output: str, texts: Mapping[str, Mapping[str, Tree]] = 
     })  # fmt: skip
 
 
+def _live_and_stored(
+    teacher: str,
+    name: str,
+    texts: Mapping[str, Mapping[str, Tree]],
+    changes: Tree,
+    more: Tree,
+    questions: tuple[str, str],
+) -> list[Experiment]:
+    """With the live teacher and from 64 stored tokens: `pull: teacher`, a sense with its code, and more live arms."""
+    regimes: dict[str, tuple[Tree, Tree]] = {
+        name: (CACHED, {**more, "senses": REACH, "code16": CODE}),
+        f"{name}64": (STORED, {"senses": REACH, "refined16": {**CODE, "cache.refine": True}}),
+    }
+    return [
+        Experiment(
+            f"{teacher}-{regime}", question,
+            changed(_fresh(teacher, f"{teacher}-{regime}", texts), {**changes, "cache": cache, "compare.custom": arms}),
+        )
+        for (regime, (cache, arms)), question in zip(regimes.items(), questions, strict=True)
+    ]  # fmt: skip
+
+
 def _confirm(teacher: str) -> list[Experiment]:
     """Aim (a) again, with the two forms that the first round had led to: `pull: teacher`, and a sense with its code."""
-    hidden = {"loss.lambda": 0.0, "loss.mu": LAMBDA}
-    live = changed(_fresh(teacher, f"{teacher}-fresh"), {
-        "cache": CACHED, "compare.custom": {"hidden": hidden, "senses": REACH, "code16": CODE},
-    })  # fmt: skip
-    stored = changed(_fresh(teacher, f"{teacher}-fresh64"), {
-        "cache": STORED, "compare.custom": {"senses": REACH, "refined16": {**CODE, "cache.refine": True}},
-    })  # fmt: skip
-    return [
-        Experiment(f"{teacher}-fresh", "On fresh text: does a changed sense loss beat plain KD, tuned alike?", live),
-        Experiment(f"{teacher}-fresh64", "The same from 64 stored tokens, without the teacher", stored),
-    ]
+    hidden = {"hidden": {"loss.lambda": 0.0, "loss.mu": LAMBDA}}
+    return _live_and_stored(
+        teacher, "fresh", FRESH, {}, hidden,
+        ("On fresh text: does a changed sense loss beat plain KD, tuned alike?",
+         "The same from 64 stored tokens, without the teacher"),
+    )  # fmt: skip
 
 
 def _wide(teacher: str) -> list[Experiment]:
     """Aim (a) a last time: α and μ may be ten times as large as in the second round, where tuning met the edge of α."""
-    wide = {"compare.tune": TUNE_WIDE}
-    live = changed(_fresh(teacher, f"{teacher}-wide", LAST), {
-        **wide, "cache": CACHED, "compare.custom": {"senses": REACH, "code16": CODE},
-    })  # fmt: skip
-    stored = changed(_fresh(teacher, f"{teacher}-wide64", LAST), {
-        **wide, "cache": STORED, "compare.custom": {"senses": REACH, "refined16": {**CODE, "cache.refine": True}},
-    })  # fmt: skip
-    return [
-        Experiment(f"{teacher}-wide", "On text still unseen, with a KL term as heavy as it likes?", live),
-        Experiment(f"{teacher}-wide64", "The same from 64 stored tokens, without the teacher", stored),
-    ]
+    return _live_and_stored(
+        teacher, "wide", LAST, {"compare.tune": TUNE_WIDE}, {},
+        ("On text still unseen, with a KL term as heavy as it likes?",
+         "The same from 64 stored tokens, without the teacher"),
+    )  # fmt: skip
 
 
 def _fewer_fresh(teacher: str, regime: str, arm: str) -> list[Experiment]:

@@ -123,8 +123,10 @@ class TeacherFeed:
             assert table is not None
             states = self._decoded(records_n, batch["labels"][:, 1:].reshape(-1), at, table)
             if self.refiner is not None and records_n.top is not None:
-                counts = (batch["labels"][:, 1:] != IGNORE).sum(1).tolist()
-                states = self.refiner.refine_blocks(states, records_n.top, batch["block"].tolist(), counts)
+                numbers = batch["block"].tolist()
+                # Of the cache's own list: the batch's labels would be one more copy from the device.
+                counts = [int(self.cache.starts[number + 1] - self.cache.starts[number]) for number in numbers]
+                states = self.refiner.refine_blocks(states, records_n.top, numbers, counts)
         states = None if states is None else _dense(states, at, count)
         if states is not None:
             states = states.reshape(len(batch["labels"]), -1, states.shape[-1])
