@@ -250,6 +250,13 @@ def test_resuming_equals_never_stopping(accumulation: int, tmp_path: Path) -> No
     assert resumed.facts() == whole.facts()
 
 
+def test_a_record_is_averaged_over_the_same_steps_after_resuming(tmp_path: Path) -> None:
+    chosen = {"training__save_every": 2, "training__log_every": 4}
+    whole = run(tmp_path / "a", steps=8, **chosen)
+    interrupted(tmp_path / "b", 7, **chosen)  # Two steps after the last record of `log_every`.
+    assert history(run(tmp_path / "b", steps=8, **chosen)) == history(whole)
+
+
 def test_checkpoints_hold_what_trains(tmp_path: Path) -> None:
     interrupted(tmp_path, 3, training__save_every=2)
     (checkpoint,) = checkpoints(tmp_path / "work")
